@@ -1,0 +1,69 @@
+"""What one request has learned so far. Each phase fills its own lines; nobody clears another's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from proxy.dataplane.affinity import Session
+    from proxy.dataplane.exchange import Exchange, Head
+    from proxy.dataplane.router import CompiledRoute
+    from proxy.dataplane.snapshot import Snapshot
+    from proxy.dataplane.upstream import Upstream
+    from proxy.errors import Refusal
+    from proxy.mcp.envelope import Envelope, Message
+
+
+class Principal:
+    """Who asks. Until identity exists everyone is the same anonymous principal of no tenant."""
+
+    __slots__ = ("id", "tenant")
+
+    def __init__(self, id: str, tenant: str) -> None:
+        self.id = id
+        self.tenant = tenant
+
+
+ANONYMOUS = Principal("anonymous", "")
+
+
+class RequestContext:
+    """State of one request; made by the lane, read by the record. Times are monotonic seconds."""
+
+    __slots__ = (
+        "affinity_key", "body", "bytes_in", "bytes_out", "client_ip", "connected_at", "envelope", "exchange", "fields",
+        "first_byte_at", "head", "host", "message", "outcome", "path", "principal", "refusal", "revision", "route",
+        "session", "snapshot", "started_at", "status", "streaming", "tries", "upstream",
+    )  # fmt: skip
+
+    def __init__(self, exchange: Exchange, snapshot: Snapshot, now: float) -> None:
+        head = exchange.head
+        self.exchange = exchange
+        self.head: Head = head
+        self.snapshot = snapshot
+        self.started_at = now
+        # what routing asks about (the `Traits` of router.py)
+        self.path = head.path
+        self.host = head.host
+        self.fields = head.fields
+        self.client_ip = exchange.peer
+        self.principal = ANONYMOUS
+        self.message: Message | None = None
+        self.revision = ""
+        # what the phases found
+        self.body: bytes | None = None
+        self.envelope: Envelope | None = None
+        self.route: CompiledRoute | None = None
+        self.session: Session | None = None
+        self.affinity_key = ""
+        self.upstream: Upstream | None = None
+        self.tries = 0
+        # how it went
+        self.connected_at = 0.0
+        self.first_byte_at = 0.0
+        self.status = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.streaming = False
+        self.refusal: Refusal | None = None
+        self.outcome = ""

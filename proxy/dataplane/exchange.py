@@ -1,0 +1,97 @@
+"""One request and its answer, as every phase sees them, whichever lane carries them.
+
+Owns two shapes: `Head`, the request head that the gate has accepted, and `Exchange`, what a lane must offer.
+No phase knows a socket or a library behind them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+Headers = list[tuple[str, str]]
+"""Header fields in the order received, case and repeats kept. Values are text decoded from UTF-8 (the grammar admits
+nothing else), so encoding them again gives the bytes that came."""
+
+
+@dataclass(slots=True)
+class Head:
+    """A request head that passed the strict grammar of `head.py`."""
+
+    method: str
+    """GET, HEAD, POST, DELETE, OPTIONS or another token, as sent."""
+    path: str
+    """Path of the target as sent: never decoded, free of dot segments, empty segments and encoded slashes or dots."""
+    query: str
+    """What follows the first '?', as sent; '' when there is none."""
+    minor: int
+    """0 for HTTP/1.0, 1 for HTTP/1.1."""
+    headers: Headers
+    """Every field."""
+    fields: dict[str, str]
+    """Lower-case name to value; repeats of a field that may repeat are joined with ', ' (RFC 9110 section 5.3)."""
+    host: str
+    """`Host` without its port, lower-case; IPv6 keeps its brackets."""
+    content_length: int | None
+    """Body length in bytes; None without Content-Length (then `chunked` tells whether there is a body)."""
+    chunked: bool
+    """The body is chunked."""
+    keep_alive: bool
+    """The client keeps the connection for another request (RFC 9112 section 9.3)."""
+    upgrade: str
+    """`websocket` when the client asks for just that in a valid handshake (RFC 6455 section 4.1), else ''."""
+    expects_continue: bool
+    """The client waits for 100 before it sends the body."""
+
+
+class Exchange(Protocol):
+    """What a lane offers to the pipeline: read the request, write one answer."""
+
+    head: Head
+    peer: str
+    """Address of the other end of the connection, without port."""
+    secure: bool
+    """The request came over TLS."""
+    started: bool
+    """The head of the answer was handed over: from now on only `write`, `finish` and `abort` make sense."""
+    paused: bool
+    """The client does not read: `await drain()` before the next `write`."""
+    closing: bool
+    """The connection ends after this answer."""
+
+    async def read_body(self) -> bytes:
+        """The whole body. Raises the `Refusal` of a body that is late, too large or badly framed."""
+        ...
+
+    async def read_chunk(self) -> bytes:
+        """The next piece of the body as it arrived, b'' at its end. Raises as `read_body` does."""
+        ...
+
+    def respond(self, status: int, headers: Headers, body: bytes) -> None:
+        """The whole answer at once; adds Content-Length."""
+        ...
+
+    def start(self, status: int, headers: Headers) -> None:
+        """Begin an answer. Its length is a Content-Length in `headers`, else the lane frames it (chunked, or by close
+        for HTTP/1.0). Nothing is sent before the first `write`, `flush` or `finish`."""
+        ...
+
+    def flush(self) -> None:
+        """Send the head now, without waiting for the first piece of the body."""
+        ...
+
+    def write(self, chunk: bytes) -> None:
+        """Send a piece of the body at once."""
+        ...
+
+    async def drain(self) -> None:
+        """Wait until the client reads again; its deadline is the gate's `stalled_reader`."""
+        ...
+
+    def finish(self) -> None:
+        """End the answer as complete."""
+        ...
+
+    def abort(self) -> None:
+        """Reset the connection, so that what was sent so far cannot pass for a complete answer."""
+        ...

@@ -1,0 +1,57 @@
+"""Live state of one upstream server: what balancing reads and what forwarding writes. No I/O.
+
+An `Upstream` outlives a reload when its configuration is unchanged, and with it the connection pool.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from proxy.config.models import Server
+    from proxy.dataplane.client import UpstreamClient
+    from proxy.metrics import ServerMetrics
+
+#: Half-life of the latency average in samples: new = old + (sample - old) * this.
+_EWMA_WEIGHT: Final = 0.2
+
+
+class Upstream:
+    """One server: its configuration, its client, and counters that requests update as they pass."""
+
+    __slots__ = (
+        "authority", "client", "config", "in_flight", "latency_ewma_s", "metrics", "name", "origin", "path", "retired",
+        "target",
+    )  # fmt: skip
+
+    def __init__(self, name: str, config: Server, client: UpstreamClient, metrics: ServerMetrics) -> None:
+        parts = urlsplit(config.url)
+        self.name = name
+        self.config = config
+        self.client = client
+        self.metrics = metrics
+        self.authority = parts.netloc
+        self.origin = f"{parts.scheme}://{parts.netloc}"
+        self.path = parts.path or "/"
+        self.target = config.url
+        #: Requests and streams running now.
+        self.in_flight = 0
+        #: Average time to the head of the answer, seconds; 0 until the first sample, so that a new server is tried.
+        self.latency_ewma_s = 0.0
+        #: A reload took this server out; its client closes once nothing is in flight.
+        self.retired = False
+
+    def available(self) -> bool:
+        """Whether new traffic may go here; breakers and health join this question later."""
+        return not self.retired
+
+    def observe_latency(self, seconds: float) -> None:
+        """Take one time to first byte into the average."""
+        if self.latency_ewma_s:
+            self.latency_ewma_s += (seconds - self.latency_ewma_s) * _EWMA_WEIGHT
+        else:
+            self.latency_ewma_s = seconds
+
+    def __repr__(self) -> str:
+        return f"Upstream({self.name!r}, in_flight={self.in_flight}, latency={self.latency_ewma_s:.4f}s)"
