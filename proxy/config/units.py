@@ -1,33 +1,51 @@
-"""Durations, sizes and other small values as people write them; each parser raises ValueError with one plain sentence."""
+"""Durations, sizes and other small values as people write them.
+
+Owns their grammar and how they are written back; each parser raises ValueError with one plain sentence. No key is known
+here.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, time
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, ClassVar, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BeforeValidator, GetCoreSchemaHandler, GetJsonSchemaHandler, WithJsonSchema
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
-_DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)(ms|s|m|h|d)")
+_DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(ms|s|m|h|d)")
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_SIZE: Final = re.compile(r"(\d{1,12})(B|KiB|MiB|GiB)?")
+_SIZE: Final = re.compile(r"([0-9]{1,12})(B|KiB|MiB|GiB)?")
 _BYTES: Final = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-_WINDOW: Final = re.compile(r"(\d\d:\d\d)-(\d\d:\d\d)(?: ([A-Za-z0-9_+\-/]{1,64}))?")
-_REVISION_RANGE: Final = re.compile(r"(>=|<=|>|<|=)?(\d{4}-\d\d-\d\d)")
+#: Longer would overflow timers, and is a slip of the pen anyway.
+_LONGEST_S: Final = 10 * 365 * 86400.0
+_WINDOW: Final = re.compile(r"([0-9]{2}:[0-9]{2})-([0-9]{2}:[0-9]{2})(?: ([A-Za-z0-9_+\-/]{1,64}))?")
+_REVISION_RANGE: Final = re.compile(r"(>=|<=|>|<|=)?([0-9]{4}-[0-9]{2}-[0-9]{2})")
 
 
 def duration_s(value: object) -> float:
     """Seconds of `5s`, `200ms`, `15m`, or of a bare 0; anything else is a ValueError."""
-    if isinstance(value, float | int) and not isinstance(value, bool) and value == 0:
+    if value == "0" or (isinstance(value, float | int) and not isinstance(value, bool) and value == 0):
         return 0.0
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise ValueError("a duration is a number and a unit, such as 200ms, 5s, 15m, 1h or 7d (or 0)")
-    return float(match[1]) * _SECONDS[match[2]]
+    seconds = float(match[1]) * _SECONDS[match[2]]
+    if seconds > _LONGEST_S:
+        raise ValueError("a duration is at most ten years")
+    return seconds
+
+
+def duration_text(seconds: float) -> str:
+    """The shortest way to write a duration: 900.0 is `15m`."""
+    for unit in ("d", "h", "m", "s"):
+        if seconds >= _SECONDS[unit] and seconds % _SECONDS[unit] == 0:
+            return f"{int(seconds / _SECONDS[unit])}{unit}"
+    return f"{round(seconds * 1000)}ms" if seconds else "0"
 
 
 def size_bytes(value: object) -> int:
@@ -40,29 +58,52 @@ def size_bytes(value: object) -> int:
     return int(match[1]) * _BYTES[match[2]]
 
 
+def size_text(size: int) -> str:
+    """The shortest way to write a size: 4194304 is `4MiB`."""
+    for unit in ("GiB", "MiB", "KiB"):
+        if size >= _BYTES[unit] and size % _BYTES[unit] == 0:
+            return f"{size // _BYTES[unit]}{unit}"
+    return str(size)
+
+
 def _positive(value: float) -> float:
     if value <= 0:
         raise ValueError("must be longer than 0")
     return value
 
 
-_DURATION_SCHEMA: Final = {"type": ["string", "integer"], "pattern": f"^{_DURATION.pattern}$", "examples": ["5s", "200ms"]}
-_SIZE_SCHEMA: Final = {"type": ["string", "integer"], "pattern": f"^{_SIZE.pattern}$", "examples": ["4MiB"]}
+_DURATION_SCHEMA: Final = {"type": "string", "pattern": f"^{_DURATION.pattern}$", "examples": ["5s", "200ms", "15m"]}
+_NO_DEADLINE_SCHEMA: Final = {"anyOf": [_DURATION_SCHEMA, {"enum": [0, "0"]}]}
+_SIZE_SCHEMA: Final = {
+    "type": ["string", "integer"],
+    "pattern": f"^{_SIZE.pattern}$",
+    "minimum": 0,
+    "examples": ["4MiB"],
+}
 
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Marks a number that people write as text, and says how it is written back (defaults in the references)."""
+
+    text: Callable[[Any], str]
+
+
+_AS_DURATION: Final = Written(duration_text)
 #: Seconds; 0 means "no deadline" where the key says so.
-Duration = Annotated[float, BeforeValidator(duration_s), WithJsonSchema(_DURATION_SCHEMA)]
+Duration = Annotated[float, BeforeValidator(duration_s), WithJsonSchema(_NO_DEADLINE_SCHEMA), _AS_DURATION]
 #: Seconds, more than 0.
 PositiveDuration = Annotated[
-    float, BeforeValidator(lambda value: _positive(duration_s(value))), WithJsonSchema(_DURATION_SCHEMA)
+    float, BeforeValidator(lambda value: _positive(duration_s(value))), WithJsonSchema(_DURATION_SCHEMA), _AS_DURATION
 ]
 #: Bytes.
-Size = Annotated[int, BeforeValidator(size_bytes), WithJsonSchema(_SIZE_SCHEMA)]
+Size = Annotated[int, BeforeValidator(size_bytes), WithJsonSchema(_SIZE_SCHEMA), Written(size_text)]
 
 
-class _Written:
+class _Parsed:
     """A value written as one string: pydantic calls `parse`, the JSON Schema shows `pattern`."""
 
-    pattern: Final = ""
+    pattern: ClassVar[str] = ""
 
     @classmethod
     def parse(cls, value: object) -> Any:
@@ -78,7 +119,7 @@ class _Written:
 
 
 @dataclass(frozen=True, slots=True)
-class TimeWindow(_Written):
+class TimeWindow(_Parsed):
     """`22:00-06:00 Europe/Berlin`: a daily window, start included, end excluded; it may pass midnight. Default UTC."""
 
     start: time
@@ -112,7 +153,7 @@ class TimeWindow(_Written):
 
 
 @dataclass(frozen=True, slots=True)
-class RevisionRange(_Written):
+class RevisionRange(_Parsed):
     """`>=2026-07-28`: protocol revisions are ISO dates, so they compare as text."""
 
     operator: str
