@@ -1,0 +1,98 @@
+"""The proxy's own check of `Host` and `Origin`, against DNS rebinding and foreign web pages.
+
+Owns which names and origins the listener answers to. The upstream's check is void behind a proxy, which sends a `Host`
+of its own, so the duty is ours (MCP 2025-11-25 transports, "Security Warning": a present, invalid Origin MUST get 403).
+It knows nothing of routes: the check comes before them and before authentication.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from proxy.errors import HostNotAllowed, OriginNotAllowed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from proxy.config.models import Listen
+    from proxy.dataplane.exchange import Head
+
+_ANY: Final = "*"
+_LOOPBACK_NAMES: Final = frozenset(("localhost", "127.0.0.1", "[::1]"))
+_LOOPBACK_ORIGIN: Final = re.compile(r"https?://(?:localhost|127\.0\.0\.1|\[::1\])(?::[1-9][0-9]{0,4})?")
+_PORT: Final = re.compile(r":[0-9]{1,5}\Z")
+_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
+
+
+class OriginPolicy:
+    """Which hosts and origins a listener accepts; None stands for any. Built once per snapshot."""
+
+    __slots__ = ("hosts", "loopback_origins", "origins")
+
+    def __init__(self, hosts: frozenset[str] | None, origins: frozenset[str] | None, loopback_origins: bool) -> None:
+        self.hosts = hosts
+        self.origins = origins
+        self.loopback_origins = loopback_origins
+
+    @classmethod
+    def of(cls, listen: Listen) -> OriginPolicy:
+        """The policy of a listener: what is configured, else the defaults, and `public_url` in any case."""
+        public = [listen.public_url] if listen.public_url else []
+        hosts: frozenset[str] | None = None
+        if listen.allowed_hosts or _is_loopback(listen.host):
+            named: Iterable[str] = listen.allowed_hosts or (*_LOOPBACK_NAMES, listen.host)
+            hosts = frozenset(_host(name) for name in (*named, *(urlsplit(url).netloc for url in public)))
+        origins = frozenset(origin for url in (*listen.allowed_origins, *public) for origin in _spellings(url))
+        return cls(
+            None if hosts and _ANY in hosts else hosts,
+            None if _ANY in origins else origins,
+            loopback_origins=not listen.allowed_origins,
+        )
+
+    def allows_origin(self, origin: str) -> bool:
+        """Whether a page of this origin may talk to us. `origin` is the field's value as sent."""
+        if self.origins is None:
+            return True
+        origin = origin.lower()
+        return origin in self.origins or (self.loopback_origins and _LOOPBACK_ORIGIN.fullmatch(origin) is not None)
+
+
+def check_host_and_origin(head: Head, policy: OriginPolicy) -> None:
+    """Raise HostNotAllowed or OriginNotAllowed when the request is not meant for this listener.
+
+    Clients that are not browsers send no Origin, which is fine; two of them are joined by ', ' and match nothing.
+    """
+    hosts = policy.hosts
+    if hosts is not None and head.host not in hosts:
+        raise HostNotAllowed
+    origin = head.fields.get("origin")
+    if origin is not None and not policy.allows_origin(origin):
+        raise OriginNotAllowed
+
+
+def _is_loopback(host: str) -> bool:
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _host(name: str) -> str:
+    """A name as `Head.host` has it: lower-case, without port, IPv6 in brackets."""
+    name = name.lower()
+    if name.count(":") > 1 and not name.startswith("["):
+        return f"[{name}]"
+    return _PORT.sub("", name)
+
+
+def _spellings(url: str) -> Iterable[str]:
+    """The origin of `url` as browsers write it (RFC 6454 section 6.2): no path, no default port. `null` stays."""
+    parts = urlsplit(url.lower())
+    if not parts.netloc:
+        return (url.lower(),)
+    return (f"{parts.scheme}://{parts.netloc.removesuffix(_DEFAULT_PORTS.get(parts.scheme, ' '))}",)
