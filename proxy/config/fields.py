@@ -131,8 +131,10 @@ def _from_base(value: str, info: ValidationInfo) -> str:
 
 
 def _network(value: object) -> object:
+    if isinstance(value, IPv4Network | IPv6Network):
+        return value
     try:
-        return ip_network(value) if isinstance(value, str) else value
+        return ip_network(value if isinstance(value, str) else "")
     except ValueError:
         raise ValueError("an address or network looks like 10.1.2.3, 10.0.0.0/8 or 2001:db8::/32") from None
 

@@ -1,0 +1,188 @@
+"""What no single key can be wrong about: names that lead nowhere, routes that contradict each other, TLS files.
+
+Works on the document as written, not on the models, so that its problems are reported together with theirs; whatever
+has the wrong shape is left to the models. Owns no place and no I/O but the opening of TLS files.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+
+from proxy.config.files import Files
+from proxy.config.problems import Items, Location, Report, Table, locate
+from proxy.config.wording import Guess
+
+Finding = tuple[Location, str]
+
+
+def cross_check(root: Table, named: Files, report: Report) -> None:
+    """Add to `report` what the document `root` has wrong across keys. Reads the TLS files it names."""
+    for check in (_dangling, _same_name, _inspect_disagrees, _unreachable, _same_port):
+        for location, message in check(root):
+            report.add_at(root, location, message)
+    tls = _Tls(named)
+    for location, message in tls.findings(root):
+        report.add_at(root, location, message)
+
+
+def _routes(root: Table) -> Iterator[tuple[int, Table]]:
+    routes = root.get("routes")
+    for index, route in enumerate(routes if isinstance(routes, Items) else ()):
+        if isinstance(route, Table):
+            yield index, route
+
+
+def _line(root: Table, location: Location) -> int:
+    return locate(root, location)[1].line
+
+
+def _server_references(index: int, route: Table) -> Iterator[tuple[Location, object]]:
+    """Location and name of each server that the route mentions."""
+    servers = route.get("servers")
+    here: Location = ("routes", index, "servers")
+    if isinstance(servers, str):
+        yield here, servers
+    for position, item in enumerate(servers if isinstance(servers, Items) else ()):
+        if isinstance(item, Table):
+            yield (*here, position, "name"), item.get("name")
+        else:
+            yield (*here, position), item
+    mirror = route.get("mirror")
+    if isinstance(mirror, Table):
+        yield ("routes", index, "mirror", "server"), mirror.get("server")
+
+
+def _dangling(root: Table) -> Iterator[Finding]:
+    servers = root.get("servers")
+    if not isinstance(servers, Table):
+        return
+    guess = Guess()
+    for index, route in _routes(root):
+        for location, name in _server_references(index, route):
+            if isinstance(name, str) and name not in servers:
+                yield location, f"no server of this name under 'servers'{guess(name, servers)}"
+
+
+def _same_name(root: Table) -> Iterator[Finding]:
+    first: dict[str, int] = {}
+    for index, route in _routes(root):
+        name = route.get("name")
+        if isinstance(name, str) and first.setdefault(name, index) != index:
+            line = _line(root, ("routes", first[name]))
+            yield ("routes", index, "name"), f"the route on line {line} has this name already"
+
+
+def _inspect_disagrees(root: Table) -> Iterator[Finding]:
+    first: dict[str, tuple[int, object]] = {}
+    for index, route in _routes(root):
+        path, inspect = route.get("path"), route.get("inspect", "full")
+        if isinstance(path, str) and first.setdefault(path, (index, inspect))[1] != inspect:
+            line = _line(root, ("routes", first[path][0]))
+            yield ("routes", index, "inspect"), f"all routes of one path must agree; the one on line {line} does not"
+
+
+def _unreachable(root: Table) -> Iterator[Finding]:
+    """A route is never asked when one before it, of its path and priority, has no conditions."""
+    taken: dict[tuple[str, object], int] = {}
+    for index, route in _routes(root):
+        path, priority = route.get("path"), route.get("priority", 0)
+        if not isinstance(path, str) or not isinstance(priority, int):
+            continue
+        if (path, priority) in taken:
+            line = _line(root, ("routes", taken[path, priority]))
+            yield (
+                ("routes", index),
+                f"never reached: the route on line {line} has its path and priority and no conditions",
+            )
+        elif not route.get("when"):
+            taken[path, priority] = index
+
+
+def _same_port(root: Table) -> Iterator[Finding]:
+    listen, admin = root.get("listen"), root.get("admin")
+    ours = listen if isinstance(listen, Table) else Table()
+    its = admin if isinstance(admin, Table) else Table()
+    port = str(its.get("port", 9090))
+    hosts = {str(ours.get("host", "127.0.0.1")), str(its.get("host", "127.0.0.1"))}
+    if port != "0" and port == str(ours.get("port", 8080)) and (len(hosts) == 1 or hosts & {"0.0.0.0", "::"}):  # noqa: S104
+        where: Location = ("admin", "port") if "port" in its else ("listen", "port")
+        yield where, "the two listeners cannot share a port"
+
+
+class _Tls:
+    """Opens TLS files the way the proxy will; the same trio of files is opened once."""
+
+    def __init__(self, named: Files) -> None:
+        self._named = named
+        self._known: dict[tuple[object, object], str] = {}
+
+    def findings(self, root: Table) -> Iterator[Finding]:
+        listen = root.get("listen")
+        if isinstance(listen, Table):
+            yield from self._of(listen.get("tls"), ("listen", "tls"))
+        servers = root.get("servers")
+        for name, server in servers.items() if isinstance(servers, Table) else ():
+            if isinstance(server, Table):
+                yield from self._of(server.get("tls"), ("servers", name, "tls"))
+
+    def _of(self, tls: object, here: Location) -> Iterator[Finding]:
+        if not isinstance(tls, Table):
+            return
+        unreadable = list(self._unreadable(tls, here))
+        yield from unreadable
+        certificate, key, ca = tls.get("certificate"), tls.get("key"), tls.get("ca")
+        if unreadable:
+            return
+        if isinstance(certificate, str) and isinstance(key, str | None) and (message := self._pair(certificate, key)):
+            yield (*here, "certificate"), message
+        if isinstance(ca, str) and (message := self._authorities(ca)):
+            yield (*here, "ca"), message
+
+    def _unreadable(self, tls: Table, here: Location) -> Iterator[Finding]:
+        for role in ("certificate", "key", "ca"):
+            name = tls.get(role)
+            if isinstance(name, str) and name:
+                try:
+                    self._named.read_pem(name)
+                except ValueError as error:
+                    yield (*here, role), f"the file {error}"
+
+    def _pair(self, certificate: str, key: str | None) -> str:
+        """What is wrong with a certificate and its key; '' when nothing is."""
+        if (certificate, key) not in self._known:
+            self._known[certificate, key] = _pair_problem(self._path(certificate), self._path(key) if key else None)
+        return self._known[certificate, key]
+
+    def _authorities(self, name: str) -> str:
+        if ("ca", name) not in self._known:
+            self._known["ca", name] = _authorities_problem(self._path(name))
+        return self._known["ca", name]
+
+    def _path(self, name: str) -> str:
+        return str(self._named.base / name)
+
+
+def _no_password() -> str:
+    # Without a callback OpenSSL would ask on the terminal for the password of an encrypted key.
+    return ""
+
+
+def _pair_problem(certificate: str, key: str | None) -> str:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, _no_password)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            return "the key does not belong to the certificate"
+        return "not a PEM certificate with its unencrypted key"
+    except (OSError, ValueError):
+        return "the files cannot be read as a certificate and its key"
+    return ""
+
+
+def _authorities_problem(path: str) -> str:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except (OSError, ValueError):  # ssl.SSLError is an OSError
+        return "not a PEM file with certificates"
+    return ""
