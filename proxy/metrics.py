@@ -175,6 +175,11 @@ class LoopMetrics:
         self.last_success = 0.0
 
 
+def new_registry() -> CollectorRegistry:
+    """A registry of one's own: nothing here is global, so a process may hold several proxies."""
+    return CollectorRegistry()
+
+
 class Metrics:
     """All numbers of one proxy. `registry` holds the collectors of process, garbage collector and platform besides.
 
