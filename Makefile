@@ -1,0 +1,70 @@
+# Two commands matter: `make run` and `make test`. Both work from a bare clone on a machine with Python 3.11+ and make.
+
+# Another interpreter: make test PYTHON=/path/to/python3.13
+PYTHON ?=
+VENV := .venv
+PY := $(VENV)/bin/python
+# More arguments for pytest: make test PYTEST="-x -k gate"
+PYTEST ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint conformance bench proofs clean
+
+help: ## Print this help
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(VENV)/installed-run ## Start an MCP server, the proxy in front of it, call a tool, and keep serving
+	@$(PY) examples/run_demo.py
+
+test: lint ## Check style and types, then run every test with its coverage
+	@$(PY) -m pytest --cov --cov-report=term:skip-covered $(PYTEST)
+
+lint: $(VENV)/installed-dev ## Check style and types only
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+
+conformance: $(VENV)/installed-dev ## Run the official conformance suite, direct against proxied (needs npm)
+	@$(PY) -m tests.conformance.run
+
+bench: $(VENV)/installed-dev ## Measure CPU per call beside a bare aiohttp pass-through; writes benchmarks/README.md
+	@$(PY) -m benchmarks.bench
+
+proofs: $(VENV)/installed-dev ## Run the slow proofs: latency, idle streams, disconnects, reloads under load
+	@$(PY) -m tests.proofs.run
+
+clean: ## Remove the virtual environment and everything generated
+	rm -rf $(VENV) .run .mcp-manager build dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache \
+	  tests/conformance/node_modules
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- the virtual environment: made once, and again when pyproject.toml changes ---------------------------------------
+
+$(PY):
+	@set -e; chosen="$(PYTHON)"; \
+	new_enough() { "$$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }; \
+	if [ -z "$$chosen" ]; then \
+	  for candidate in python3.14 python3.13 python3.12 python3.11 python3 python; do \
+	    if new_enough $$candidate; then chosen=$$candidate; break; fi; \
+	  done; \
+	fi; \
+	if [ -z "$$chosen" ] || ! new_enough "$$chosen"; then \
+	  echo "Python 3.11 or newer is needed and was not found. Install it (Debian: apt-get install python3 python3-venv)," \
+	    "or name one: make PYTHON=/path/to/python3" >&2; exit 1; \
+	fi; \
+	if ! "$$chosen" -c 'import ensurepip, venv' 2>/dev/null; then \
+	  echo "$$chosen has no venv module. Install it (Debian and Ubuntu: apt-get install python3-venv)," \
+	    "or name another interpreter: make PYTHON=/path/to/python3" >&2; exit 1; \
+	fi; \
+	echo "Creating $(VENV) with $$("$$chosen" --version)"; \
+	"$$chosen" -m venv $(VENV)
+
+$(VENV)/installed-run: pyproject.toml | $(PY)
+	@echo "Installing the proxy and its example (once; a minute or so)"
+	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[example]'
+	@touch $@
+
+$(VENV)/installed-dev: pyproject.toml | $(PY)
+	@echo "Installing the proxy and the development tools (once; a minute or so)"
+	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ $(VENV)/installed-run
