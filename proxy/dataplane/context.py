@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from proxy.dataplane.affinity import Session
     from proxy.dataplane.exchange import Exchange, Head
+    from proxy.dataplane.legacy_sse import EndpointEvent
     from proxy.dataplane.router import CompiledRoute
     from proxy.dataplane.snapshot import Snapshot
     from proxy.dataplane.upstream import Upstream
@@ -31,9 +32,9 @@ class RequestContext:
     """State of one request; made by the lane, read by the record. Times are monotonic seconds."""
 
     __slots__ = (
-        "affinity_key", "body", "bytes_in", "bytes_out", "client_ip", "connected_at", "envelope", "exchange", "fields",
-        "first_byte_at", "head", "host", "message", "outcome", "path", "principal", "refusal", "revision", "route",
-        "session", "snapshot", "started_at", "status", "streaming", "tries", "upstream",
+        "affinity_key", "body", "bytes_in", "bytes_out", "client_ip", "endpoint", "envelope", "exchange", "fields",
+        "first_byte_at", "head", "host", "message", "outcome", "path", "pinned", "principal", "refusal", "revision",
+        "route", "session", "snapshot", "started_at", "status", "streaming", "target", "tries", "upstream",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, snapshot: Snapshot, now: float) -> None:
@@ -55,11 +56,16 @@ class RequestContext:
         self.envelope: Envelope | None = None
         self.route: CompiledRoute | None = None
         self.session: Session | None = None
+        #: The one server this request must go to: its session's, or the one whose discovery document it asks for.
+        self.pinned: Upstream | None = None
+        #: Absolute URL to send to instead of the server's own; '' for none.
+        self.target = ""
         self.affinity_key = ""
+        #: Rewrites the first event of a legacy SSE stream.
+        self.endpoint: EndpointEvent | None = None
         self.upstream: Upstream | None = None
         self.tries = 0
         # how it went
-        self.connected_at = 0.0
         self.first_byte_at = 0.0
         self.status = 0
         self.bytes_in = 0

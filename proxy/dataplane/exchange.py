@@ -58,6 +58,8 @@ class Exchange(Protocol):
     """The client does not read: `await drain()` before the next `write`."""
     closing: bool
     """The connection ends after this answer."""
+    gone: bool
+    """The client has left."""
 
     async def read_body(self) -> bytes:
         """The whole body. Raises the `Refusal` of a body that is late, too large or badly framed."""
@@ -88,8 +90,12 @@ class Exchange(Protocol):
         """Wait until the client reads again; its deadline is the gate's `stalled_reader`."""
         ...
 
-    def finish(self) -> None:
-        """End the answer as complete."""
+    def finish(self, last: bytes = b"") -> None:
+        """End the answer as complete; `last` is its last piece."""
+        ...
+
+    def upgrade(self, status: int, headers: Headers) -> None:
+        """Answer 101 with exactly these fields; from now on `read_chunk` and `write` carry raw bytes."""
         ...
 
     def abort(self) -> None:

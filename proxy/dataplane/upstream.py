@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from proxy.dataplane.rewrite import HeaderPlan
+
 if TYPE_CHECKING:
     from proxy.config.models import Server
     from proxy.dataplane.client import UpstreamClient
@@ -21,20 +23,19 @@ class Upstream:
     """One server: its configuration, its client, and counters that requests update as they pass."""
 
     __slots__ = (
-        "authority", "client", "config", "in_flight", "latency_ewma_s", "metrics", "name", "origin", "path", "retired",
-        "target",
+        "client", "config", "in_flight", "latency_ewma_s", "metrics", "name", "plan", "retired", "takes_query", "target",
     )  # fmt: skip
 
     def __init__(self, name: str, config: Server, client: UpstreamClient, metrics: ServerMetrics) -> None:
-        parts = urlsplit(config.url)
         self.name = name
         self.config = config
         self.client = client
         self.metrics = metrics
-        self.authority = parts.netloc
-        self.origin = f"{parts.scheme}://{parts.netloc}"
-        self.path = parts.path or "/"
+        #: What is the same in the header of every request to it.
+        self.plan = HeaderPlan(config)
+        #: Requests go to this URL, with the client's query unless it has one of its own.
         self.target = config.url
+        self.takes_query = not urlsplit(config.url).query
         #: Requests and streams running now.
         self.in_flight = 0
         #: Average time to the head of the answer, seconds; 0 until the first sample, so that a new server is tried.

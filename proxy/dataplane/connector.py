@@ -1,0 +1,165 @@
+"""aiohttp's client bent to a proxy's needs: exact header fields, and no stale connection. Part of the client's door.
+
+Only public API is overridden: `ClientRequest`'s update methods and `TCPConnector.connect`. `client.py` is the only user.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+from multidict import CIMultiDict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from aiohttp.client_proto import ResponseHandler
+    from aiohttp.connector import Connection
+    from aiohttp.tracing import Trace
+    from yarl import URL
+
+    from proxy.dataplane.exchange import Headers
+    from proxy.metrics import ServerMetrics
+
+Body = bytes | AsyncIterator[bytes] | None
+
+
+class Keepalive:
+    """How long an idle connection to one server may be used again, seconds."""
+
+    __slots__ = ("hasty", "reuse_s")
+
+    def __init__(self, reuse_s: float) -> None:
+        self.reuse_s = reuse_s
+        #: The server announced that it closes idle connections sooner than our own limit.
+        self.hasty = False
+
+    def learn(self, announced: str) -> None:
+        """Take a `Keep-Alive: timeout=5`, as Node sends it; half of it leaves room for what is on its way.
+
+        A figure never grows back: it is a property of the server.
+        """
+        digits = announced.partition("timeout=")[2].split(",")[0].strip()
+        if digits.isdecimal() and len(digits) < 6 and int(digits) / 2 < self.reuse_s:
+            self.hasty = True
+            self.reuse_s = int(digits) / 2
+
+
+class Outbound:
+    """What one request puts on the wire, carried through aiohttp as its `data`."""
+
+    __slots__ = ("body", "headers")
+
+    def __init__(self, headers: Headers, body: Body) -> None:
+        self.headers = headers
+        self.body = body
+
+
+class Request(aiohttp.ClientRequest):
+    """aiohttp's request without its opinions: the header fields are ours, to the letter."""
+
+    def __init__(self, method: str, url: URL, *, data: Outbound, **options: Any) -> None:
+        self._outbound = data
+        super().__init__(method, url, data=data.body, **options)
+
+    def update_headers(self, headers: Any) -> None:
+        self.headers = CIMultiDict(self._outbound.headers)
+
+    def update_auto_headers(self, skip_auto_headers: Iterable[str] | None) -> None:
+        return None
+
+    def update_cookies(self, cookies: Any) -> None:
+        return None
+
+    def update_content_encoding(self, data: Any) -> None:
+        self.compress = None
+
+    def update_body_from_data(self, body: Any, _stacklevel: int = 3) -> None:
+        if body is not None:
+            super().update_body_from_data(body, _stacklevel + 1)
+
+
+class Connector(aiohttp.TCPConnector):
+    """aiohttp's pool, which refuses to reuse a connection that the upstream has closed or is about to close."""
+
+    def __init__(self, keepalive: Keepalive, metrics: ServerMetrics, **options: Any) -> None:
+        super().__init__(**options)
+        self._keepalive = keepalive
+        self._metrics = metrics
+        self._poll = select.poll()
+
+    async def connect(self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout) -> Connection:
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            protocol = connection.protocol
+            if protocol is None:
+                raise aiohttp.ServerDisconnectedError
+            state = vars(protocol)
+            if "idle_since" not in state:
+                state["idle_since"] = inf
+                self._metrics.pool_connects += 1
+            elif self._expired(state["idle_since"]) or self._readable(protocol):
+                connection.close()
+                continue
+            else:
+                self._metrics.pool_reuses += 1
+            if self._keepalive.hasty:
+                connection.add_callback(lambda state=state: state.update(idle_since=time.monotonic()))
+            return connection
+
+    def _expired(self, idle_since: float) -> bool:
+        """Only an upstream that keeps connections for less than our own limit needs a clock of its own."""
+        return self._keepalive.hasty and time.monotonic() - idle_since > self._keepalive.reuse_s
+
+    def _readable(self, protocol: ResponseHandler) -> bool:
+        """An idle connection with something to read has its end there, or an answer to nothing."""
+        transport = protocol.transport
+        sock = transport.get_extra_info("socket") if transport is not None else None
+        if sock is None:
+            return True
+        fd = sock.fileno()
+        self._poll.register(fd, select.POLLIN | select.POLLRDHUP)
+        try:
+            return bool(self._poll.poll(0))
+        finally:
+            self._poll.unregister(fd)
+
+
+class Slots:
+    """At most `limit` exchanges at a time; the others wait in order."""
+
+    __slots__ = ("_waiters", "limit", "used")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+        self._waiters: deque[asyncio.Future[None]] = deque()
+
+    async def wait(self, timeout_s: float) -> None:
+        """Take a slot when none is free at once. Raises TimeoutError."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await waiter
+        except BaseException:
+            if waiter.done() and not waiter.cancelled():
+                self.release()
+            else:
+                self._waiters.remove(waiter)
+            raise
+
+    def release(self) -> None:
+        """Give a slot back, to the one who waits longest."""
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+        self.used -= 1

@@ -1,0 +1,102 @@
+"""Forwarding: pick a server, send the request, relay the answer; the next server only when nothing was sent.
+
+    while servers remain:  pick -> send -> relay
+                                     `-> connect failed -> next
+
+A request of which a byte may have left is never sent again (design section 4.4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from proxy.dataplane.relay import relay
+from proxy.dataplane.rewrite import request_headers
+from proxy.dataplane.websocket import forward_websocket
+from proxy.errors import ConnectFailed, NoServer, PoolExhausted, Refusal
+
+if TYPE_CHECKING:
+    from proxy.dataplane.client import Body, UpstreamResponse
+    from proxy.dataplane.context import RequestContext
+    from proxy.dataplane.exchange import Exchange
+    from proxy.dataplane.mirror import Mirrors
+    from proxy.dataplane.streams import Streams
+    from proxy.dataplane.upstream import Upstream
+
+
+class Parts(NamedTuple):
+    """What forwarding needs besides the request."""
+
+    streams: Streams
+    mirrors: Mirrors
+    clock: Callable[[], float]
+    """Monotonic seconds."""
+
+
+async def forward(ctx: RequestContext, parts: Parts) -> None:
+    """Answer `ctx` from an upstream. Raises the refusal when no server could be asked or none answered."""
+    if ctx.route is not None and ctx.route.mirror is not None:
+        parts.mirrors.copy(ctx, *ctx.route.mirror)
+    tried: list[str] = []
+    failure: Refusal = NoServer(headers=(("Retry-After", "1"),))
+    while (upstream := pick(ctx, tried)) is not None:
+        tried.append(upstream.name)
+        ctx.upstream = upstream
+        ctx.tries = len(tried)
+        upstream.in_flight += 1
+        try:
+            if upstream.config.transport == "websocket":
+                await forward_websocket(ctx, upstream)
+            else:
+                await _round_trip(ctx, upstream, parts)
+            return
+        except (ConnectFailed, PoolExhausted) as error:  # nothing was sent
+            failure = error
+        finally:
+            upstream.in_flight -= 1
+    raise failure
+
+
+def pick(ctx: RequestContext, tried: list[str]) -> Upstream | None:
+    """The server to ask next: the session's, the discovery document's, or the route's choice among those untried."""
+    if ctx.pinned is not None:
+        return None if tried else ctx.pinned
+    assert ctx.route is not None  # noqa: S101 - match_route() found one, or pinned a server
+    return ctx.route.selection.pick(ctx.affinity_key, tried)
+
+
+async def _round_trip(ctx: RequestContext, upstream: Upstream, parts: Parts) -> None:
+    response = await _send(ctx, upstream, parts)
+    try:
+        await relay(ctx, response, parts.streams)
+    finally:
+        response.close()
+
+
+async def _send(ctx: RequestContext, upstream: Upstream, parts: Parts) -> UpstreamResponse:
+    head = ctx.head
+    headers = request_headers(ctx, upstream)
+    target = ctx.target
+    if not target and head.query and upstream.takes_query:
+        target = f"{upstream.target}?{head.query}"
+    sent_at = parts.clock()
+    response = await upstream.client.send(head.method, target, headers, _body(ctx))
+    ctx.first_byte_at = parts.clock()
+    upstream.observe_latency(ctx.first_byte_at - sent_at)
+    return response
+
+
+def _body(ctx: RequestContext) -> Body:
+    if ctx.body is not None:
+        return ctx.body
+    head = ctx.head
+    if head.chunked or head.content_length:
+        return _streamed(ctx, ctx.exchange)
+    return b"" if head.content_length is not None else None
+
+
+async def _streamed(ctx: RequestContext, exchange: Exchange) -> AsyncIterator[bytes]:
+    while chunk := await exchange.read_chunk():
+        ctx.bytes_in += len(chunk)
+        yield chunk

@@ -1,0 +1,53 @@
+"""The walk of one request: every phase in order, on one screen (design section 3).
+
+A phase either adds to the context or raises one refusal. Whatever happens, exactly one record is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from proxy.dataplane.context import RequestContext
+from proxy.dataplane.forward import Parts, forward
+from proxy.dataplane.identity import authenticate
+from proxy.dataplane.inspect import read_message
+from proxy.dataplane.match import match_route
+from proxy.dataplane.origin import check_host_and_origin
+from proxy.dataplane.reject import reject
+from proxy.errors import InternalError, Refusal
+
+if TYPE_CHECKING:
+    from proxy.dataplane.exchange import Exchange
+    from proxy.dataplane.recorder import Recorder
+    from proxy.dataplane.snapshot import Live
+
+
+class Handler:
+    """Runs each request through the phases. Holds what they need and no state of its own."""
+
+    def __init__(self, live: Live, parts: Parts, recorder: Recorder) -> None:
+        self._live = live
+        self._parts = parts
+        self._recorder = recorder
+        self._clock = parts.clock
+
+    async def __call__(self, exchange: Exchange) -> None:
+        ctx = RequestContext(exchange, self._live.snapshot, self._clock())  # read once: a reload never splits a request
+        self._recorder.begin(ctx)
+        try:
+            check_host_and_origin(ctx.head, ctx.snapshot.origins)  # 403
+            authenticate(ctx)  # 401, before the body is read
+            await read_message(ctx)  # 400, 405, 408, 413, 415
+            match_route(ctx)  # 404
+            await forward(ctx, self._parts)  # 426, 502, 503, 504; streams
+        except Refusal as refusal:
+            reject(ctx, refusal)
+        except (asyncio.CancelledError, ConnectionError):
+            ctx.outcome = ctx.outcome or "client_gone"
+            raise
+        except Exception as bug:
+            reject(ctx, InternalError(type(bug).__name__))
+            self._recorder.bug(ctx, bug)
+        finally:
+            self._recorder.record(ctx, self._clock())

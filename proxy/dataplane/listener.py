@@ -1,0 +1,143 @@
+"""The data plane's listening socket: accepting, the connection cap, the tick that keeps deadlines, and draining.
+
+Owns the set of open connections. It knows nothing of requests; those are the gate's and the pipeline's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import socket
+import ssl
+from typing import TYPE_CHECKING, Final
+
+from proxy.dataplane.connection import ANSWER, BODY, TUNNEL, Connection
+from proxy.dataplane.gate import Gate
+from proxy.dataplane.reject import refusal_bytes
+from proxy.errors import Overloaded, Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proxy.config.models import Listen
+    from proxy.dataplane.lane_aiohttp import AiohttpLane
+    from proxy.metrics import Metrics
+
+#: How often deadlines are looked at, seconds: the precision of every downstream deadline.
+TICK_S: Final = 0.1
+_BACKLOG: Final = 4096
+#: A vanished peer is noticed after 30 s + 3 x 10 s; unacknowledged data kills the connection after 60 s.
+_TCP_OPTIONS: Final = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPIDLE", 0), 30),
+    (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPINTVL", 0), 10),
+    (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPCNT", 0), 3),
+    (socket.IPPROTO_TCP, getattr(socket, "TCP_USER_TIMEOUT", 0), 60_000),
+)
+
+
+def set_tcp_options(sock: socket.socket) -> None:
+    """Keep-alive probes and TCP_USER_TIMEOUT; accepted sockets inherit them from a listening one (Linux)."""
+    for level, option, value in _TCP_OPTIONS:
+        if option:
+            sock.setsockopt(level, option, value)
+
+
+class Listener:
+    """All client connections of one listening socket."""
+
+    def __init__(self, listen: Listen, metrics: Metrics, on_refused: Callable[[Refusal, str], None]) -> None:
+        self.lane: AiohttpLane
+        self.draining = False
+        self.connections: set[Connection] = set()
+        self._metrics = metrics
+        self._on_refused = on_refused
+        self._server: asyncio.Server | None = None
+        self._loop = asyncio.get_running_loop()
+        self.now = self._loop.time
+        self.configure(listen)
+
+    def configure(self, listen: Listen) -> None:
+        """Take limits and deadlines of a (new) configuration; they hold for what is read from now on."""
+        self.limits = listen.limits
+        self.timeouts = listen.timeouts
+        self._cap = listen.limits.connections or int(resource.getrlimit(resource.RLIMIT_NOFILE)[0] * 0.4)
+
+    async def start(self, listen: Listen, lane: AiohttpLane) -> int:
+        """Bind and accept. Returns the port. Raises OSError when the address is taken or not ours."""
+        self.lane = lane
+        family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            set_tcp_options(sock)
+            sock.bind((listen.host, listen.port))
+            sock.setblocking(False)
+        except BaseException:
+            sock.close()
+            raise
+        self._server = await self._loop.create_server(
+            lambda: Gate(self), sock=sock, ssl=_tls_context(listen), backlog=_BACKLOG
+        )
+        port: int = sock.getsockname()[1]
+        return port
+
+    # --- what gates ask -------------------------------------------------------------------------------------------
+
+    def admit(self, gate: Connection) -> Refusal | None:
+        """Count a new connection; a `Refusal` when there are too many."""
+        self.connections.add(gate)
+        self._metrics.connections_open += 1
+        self._metrics.connections_accepted += 1
+        if len(self.connections) <= self._cap:
+            return None
+        self._metrics.connections_refused += 1
+        return Overloaded("connections", headers=(("Retry-After", "1"),))
+
+    def forget(self, gate: Connection) -> None:
+        """A connection is gone."""
+        self.connections.discard(gate)
+        self._metrics.connections_open -= 1
+
+    def refusal_bytes(self, refusal: Refusal, peer: str) -> bytes:
+        """The answer to a request that never became one; counted and logged here."""
+        self._on_refused(refusal, peer)
+        return refusal_bytes(refusal)
+
+    # --- what the application asks --------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Expire what is overdue; called every `TICK_S`."""
+        now = self.now()
+        due = [gate for gate in self.connections if now >= gate.deadline or now >= gate.write_deadline]
+        for gate in due:
+            gate.expire(now)
+
+    def stop_accepting(self) -> None:
+        """Close the listening socket and idle connections; each answer from now on closes its connection."""
+        self.draining = True
+        if self._server is not None:
+            self._server.close()
+        for gate in list(self.connections):
+            if gate.idle:
+                gate.close()
+
+    def busy(self) -> int:
+        """Connections with a request under way."""
+        return sum(1 for gate in self.connections if gate.state in (BODY, ANSWER, TUNNEL))
+
+    def abort_all(self) -> None:
+        """Reset whatever is left."""
+        for gate in list(self.connections):
+            gate.abort()
+
+
+def _tls_context(listen: Listen) -> ssl.SSLContext | None:
+    if listen.tls is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    context.load_cert_chain(listen.tls.certificate, listen.tls.key)
+    return context

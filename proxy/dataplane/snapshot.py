@@ -1,0 +1,99 @@
+"""Everything a request reads, built whole from one configuration and swapped by one assignment.
+
+A request keeps the snapshot it began with, so no request sees two configurations. Upstreams whose configuration is
+unchanged are carried over with their connections and counters; the others are retired and closed once they are idle.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proxy.dataplane.client import UpstreamClient
+from proxy.dataplane.origin import OriginPolicy
+from proxy.dataplane.router import Router
+from proxy.dataplane.upstream import Upstream
+from proxy.dataplane.wellknown import Wellknown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+
+    from proxy.config.models import Config
+    from proxy.dataplane.affinity import Sealer
+    from proxy.metrics import Metrics
+
+
+class Snapshot:
+    """One generation of the configuration, compiled."""
+
+    __slots__ = ("config", "generation", "origins", "public_prefix", "router", "sealer", "upstreams", "wellknown")
+
+    def __init__(
+        self, generation: int, config: Config, upstreams: Mapping[str, Upstream], router: Router, sealer: Sealer
+    ) -> None:
+        self.generation = generation
+        self.config = config
+        self.upstreams = upstreams
+        self.router = router
+        self.sealer = sealer
+        self.origins = OriginPolicy.of(config.listen)
+        self.wellknown = Wellknown.compile(config, upstreams)
+        self.public_prefix = config.public_prefix
+
+
+class SnapshotBuilder:
+    """Turns configurations into snapshots. Build first, swap afterwards: a failure leaves the old one serving."""
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        sealer_of: Callable[[Config], Sealer],
+        now: Callable[[], datetime],
+        draw: Callable[[], float],
+    ) -> None:
+        self._metrics = metrics
+        self._sealer_of = sealer_of
+        self._now = now
+        self._draw = draw
+
+    def build(self, config: Config, previous: Snapshot | None) -> Snapshot:
+        """The next snapshot. Raises OSError or ssl.SSLError when a file it names cannot be used."""
+        known = previous.upstreams if previous is not None else {}
+        upstreams: dict[str, Upstream] = {}
+        for name, server in config.servers.items():
+            upstream = known.get(name)
+            if upstream is None or upstream.config != server:
+                metrics = self._metrics.server(name)
+                upstream = Upstream(name, server, UpstreamClient(server, metrics), metrics)
+            upstreams[name] = upstream
+        router = Router.compile(config.routes, upstreams, self._now, self._draw)
+        generation = previous.generation + 1 if previous is not None else 1
+        return Snapshot(generation, config, upstreams, router, self._sealer_of(config))
+
+
+class Live:
+    """The snapshot in force, and what earlier ones left behind."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self._retired: list[Upstream] = []
+
+    def swap(self, snapshot: Snapshot) -> None:
+        """Put `snapshot` in force for every request that begins from now on."""
+        for name, upstream in self.snapshot.upstreams.items():
+            if snapshot.upstreams.get(name) is not upstream:
+                upstream.retired = True
+                self._retired.append(upstream)
+        self.snapshot = snapshot
+
+    async def close_retired(self) -> None:
+        """Close the connections of retired servers that have nothing in flight."""
+        idle = [upstream for upstream in self._retired if not upstream.in_flight]
+        self._retired = [upstream for upstream in self._retired if upstream.in_flight]
+        for upstream in idle:
+            await upstream.client.close()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for upstream in [*self._retired, *self.snapshot.upstreams.values()]:
+            await upstream.client.close()

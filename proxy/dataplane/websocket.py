@@ -1,0 +1,46 @@
+"""The phase that forwards a WebSocket: the handshake goes upstream, then raw bytes pass both ways (RFC 6455).
+
+Only for a server with `transport: websocket`. Frames are not looked at; compression, masking and closing are between
+the two ends.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from proxy.dataplane.rewrite import request_headers, response_headers
+from proxy.dataplane.tunnel import open_tunnel, relay
+from proxy.errors import UpgradeRequired
+
+if TYPE_CHECKING:
+    from proxy.dataplane.context import RequestContext
+    from proxy.dataplane.upstream import Upstream
+
+_UPGRADE: Final = (("Upgrade", "websocket"), ("Connection", "Upgrade"))
+
+
+async def forward_websocket(ctx: RequestContext, upstream: Upstream) -> None:
+    """Open the tunnel and carry it to its end, or relay the upstream's refusal of the handshake.
+
+    Raises UpgradeRequired for a request that is no WebSocket handshake, and what `open_tunnel` raises.
+    """
+    exchange, head = ctx.exchange, ctx.head
+    if head.upgrade != "websocket":
+        raise UpgradeRequired(headers=_UPGRADE)
+    timeouts = upstream.config.timeouts
+    target = f"{upstream.target}?{head.query}" if head.query and upstream.takes_query else ""
+    tunnel = await open_tunnel(upstream, request_headers(ctx, upstream), target, timeouts.first_byte)
+    ctx.status = tunnel.status
+    headers = response_headers(ctx, tunnel.status, tunnel.headers)
+    if tunnel.status != 101:
+        ctx.bytes_out = len(tunnel.body)
+        exchange.respond(tunnel.status, [pair for pair in headers if pair[0].lower() != "content-length"], tunnel.body)
+        return
+    exchange.upgrade(101, [*headers, *_UPGRADE])
+    ctx.streaming = True
+    upstream.metrics.open_streams += 1
+    try:
+        ctx.bytes_in, ctx.bytes_out, outcome = await relay(exchange, tunnel, timeouts.idle)
+        ctx.outcome = outcome or ctx.outcome
+    finally:
+        upstream.metrics.open_streams -= 1
