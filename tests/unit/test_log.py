@@ -40,6 +40,7 @@ class Journal:
         self.stream = BatchedStream(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND))
 
     def text(self) -> str:
+        """All that was written; the journal ends with it."""
         self.stream.close()
         return self._path.read_bytes().decode()
 
@@ -297,6 +298,7 @@ class Pipe:
 
     def __init__(self) -> None:
         self.reading, self.writing = os.pipe()
+        self._open = {self.reading, self.writing}
         fcntl.fcntl(self.writing, fcntl.F_SETPIPE_SZ, 4096)
 
     def fill(self) -> None:
@@ -304,19 +306,25 @@ class Pipe:
         os.write(self.writing, b"-" * 4096)
 
     def read_all(self) -> bytes:
-        with open(self.reading, "rb") as pipe:
-            return pipe.read()
+        """What comes until the writing end is closed."""
+        seen = b""
+        while piece := os.read(self.reading, 65536):
+            seen += piece
+        return seen
+
+    def close(self, *ends: int) -> None:
+        """Close these ends, or both; the reading end first, so that a writer that is stuck comes free."""
+        for end in ends or (self.reading, self.writing):
+            if end in self._open:
+                self._open.remove(end)
+                os.close(end)
 
 
 @pytest.fixture
 def pipe() -> Iterator[Pipe]:
     made = Pipe()
     yield made
-    for fd in (made.reading, made.writing):
-        try:
-            os.close(fd)
-        except OSError:
-            continue
+    made.close()
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -343,13 +351,15 @@ def test_lines_wait_for_a_flush(pipe: Pipe) -> None:
 
 def test_a_warning_does_not_wait(pipe: Pipe) -> None:
     """Warnings and errors leave at once, behind what was collected before them."""
-    configure("info", "json", BatchedStream(pipe.writing))
+    stream = BatchedStream(pipe.writing)
+    configure("info", "json", stream)
     logger("app").info("first")
     logger("app").warning("second")
     seen = b""
     while seen.count(b"\n") < 2:
         seen += os.read(pipe.reading, 4096)
     assert [orjson.loads(line)["event"] for line in seen.splitlines()] == ["first", "second"]
+    stream.close()
 
 
 def test_a_full_batch_does_not_wait(pipe: Pipe) -> None:
@@ -362,7 +372,7 @@ def test_a_full_batch_does_not_wait(pipe: Pipe) -> None:
     reader = threading.Thread(target=pipe.read_all)
     reader.start()
     stream.close()
-    os.close(pipe.writing)
+    pipe.close(pipe.writing)
     reader.join(5)
     assert stream.dropped == 0
 
@@ -380,7 +390,7 @@ def test_a_reader_that_stalls_costs_lines_but_never_time(pipe: Pipe) -> None:
     seen: list[bytes] = []
     reader.start()
     stream.close()
-    os.close(pipe.writing)
+    pipe.close(pipe.writing)
     reader.join(5)
     assert seen[0][4096:] == line * 20
 
@@ -405,7 +415,7 @@ def test_writing_goes_on_when_the_reader_comes_back(pipe: Pipe) -> None:
 def test_a_reader_that_left_costs_lines_and_nothing_else(pipe: Pipe) -> None:
     """A broken pipe is counted, not raised."""
     stream = BatchedStream(pipe.writing)
-    os.close(pipe.reading)
+    pipe.close(pipe.reading)
     stream.write(b"one\n")
     stream.write(b"two\n")
     stream.close()
