@@ -9,9 +9,10 @@ stream is `mcp/sse.py`, the seal is `affinity.py`. It must not know sockets.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
-from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from proxy.dataplane.affinity import ENDPOINT, Session
+from proxy.dataplane.origin import origin_of
 from proxy.errors import SessionGone, UpstreamFailed
 from proxy.mcp.sse import FirstEvent
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from proxy.dataplane.upstream import Upstream
 
 _PARAMETER: Final = "session_id="
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
 class EndpointEvent:
@@ -79,7 +79,8 @@ def target_of(ctx: RequestContext) -> tuple[Session, str] | None:
     upstream = ctx.snapshot.upstreams.get(session.server)
     if upstream is None or upstream.config.transport != "sse":
         raise SessionGone("server is gone")
-    return session, f"{upstream.origin}{session.upstream_id}"
+    base = urlsplit(upstream.target)
+    return session, f"{base.scheme}://{base.netloc}{session.upstream_id}"
 
 
 def _speaks_sse(ctx: RequestContext) -> bool:
@@ -93,11 +94,7 @@ def _on_upstream(upstream: Upstream, endpoint: str) -> str:
         raise UpstreamFailed("an endpoint that is no URI")
     base = urlsplit(upstream.target)
     place = urlsplit(urljoin(upstream.target, endpoint))
-    if _origin(place) != _origin(base) or "@" in place.netloc:
+    if origin_of(place) != origin_of(base) or "@" in place.netloc:
         raise UpstreamFailed("an endpoint on another origin")
     path = place.path or "/"
     return f"{path}?{place.query}" if place.query else path
-
-
-def _origin(parts: SplitResult) -> tuple[str, str | None, int | None]:
-    return parts.scheme, parts.hostname, parts.port or _DEFAULT_PORTS.get(parts.scheme)

@@ -1,8 +1,8 @@
 """The proxy's own check of `Host` and `Origin`, against DNS rebinding and foreign web pages.
 
-Owns which names and origins the listener answers to. The upstream's check is void behind a proxy, which sends a `Host`
-of its own, so the duty is ours (MCP 2025-11-25 transports, "Security Warning": a present, invalid Origin MUST get 403).
-It knows nothing of routes: the check comes before them and before authentication.
+Owns which names and origins the listener answers to, and what an origin is. The upstream's check is void behind a
+proxy, which sends a `Host` of its own, so the duty is ours (MCP 2025-11-25 transports, "Security Warning": a present,
+invalid Origin MUST get 403). It knows nothing of routes: the check comes before them and before authentication.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from proxy.errors import HostNotAllowed, OriginNotAllowed
 
@@ -24,7 +24,12 @@ _ANY: Final = "*"
 _LOOPBACK_NAMES: Final = frozenset(("localhost", "127.0.0.1", "[::1]"))
 _LOOPBACK_ORIGIN: Final = re.compile(r"https?://(?:localhost|127\.0\.0\.1|\[::1\])(?::[1-9][0-9]{0,4})?")
 _PORT: Final = re.compile(r":[0-9]{1,5}\Z")
-_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
+DEFAULT_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+#: A WebSocket URL stands for the HTTP origin that it is opened on (RFC 6455 section 1.3).
+HTTP_SCHEMES: Final = {"ws": "http", "wss": "https"}
+
+Origin = tuple[str, str | None, int | None]
+"""Scheme, host and port."""
 
 
 class OriginPolicy:
@@ -45,7 +50,7 @@ class OriginPolicy:
         if listen.allowed_hosts or _is_loopback(listen.host):
             named: Iterable[str] = listen.allowed_hosts or (*_LOOPBACK_NAMES, listen.host)
             hosts = frozenset(_host(name) for name in (*named, *(urlsplit(url).netloc for url in public)))
-        origins = frozenset(origin for url in (*listen.allowed_origins, *public) for origin in _spellings(url))
+        origins = frozenset(_written(url) for url in (*listen.allowed_origins, *public))
         return cls(
             None if hosts and _ANY in hosts else hosts,
             None if _ANY in origins else origins,
@@ -90,9 +95,25 @@ def _host(name: str) -> str:
     return _PORT.sub("", name)
 
 
-def _spellings(url: str) -> Iterable[str]:
-    """The origin of `url` as browsers write it (RFC 6454 section 6.2): no path, no default port. `null` stays."""
-    parts = urlsplit(url.lower())
-    if not parts.netloc:
-        return (url.lower(),)
-    return (f"{parts.scheme}://{parts.netloc.removesuffix(_DEFAULT_PORTS.get(parts.scheme, ' '))}",)
+def _written(url: str) -> str:
+    """The origin of `url` as browsers write it (RFC 6454 section 6.2): no path, no default port. Other text stays."""
+    url = url.lower()
+    try:
+        parts = urlsplit(url)
+        return f"{parts.scheme}://{authority_of(parts)}" if parts.netloc else url
+    except ValueError:
+        return url
+
+
+def authority_of(parts: SplitResult) -> str:
+    """Host and port of a URL as clients write them, without a default port. Raises ValueError for a bad port."""
+    port = parts.port
+    if port is not None and port == DEFAULT_PORTS.get(parts.scheme):
+        return parts.netloc.removesuffix(f":{port}")
+    return parts.netloc
+
+
+def origin_of(parts: SplitResult) -> Origin:
+    """What to compare two URLs by (RFC 6454 section 4). Raises ValueError for a bad port."""
+    scheme = HTTP_SCHEMES.get(parts.scheme, parts.scheme)
+    return scheme, parts.hostname, parts.port or DEFAULT_PORTS.get(scheme)

@@ -11,8 +11,9 @@ a function of their own.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
-from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit
 
+from proxy.dataplane.origin import authority_of, origin_of
 from proxy.errors import UpstreamFailed
 
 if TYPE_CHECKING:
@@ -41,8 +42,6 @@ _NEVER_NAMED: Final = frozenset(("content-encoding", "content-length", "content-
 #: RFC 9110 section 7.6.3 by the minor version of HTTP that the message came in; a pseudonym, no version of ours.
 _VIA: Final = (("Via", "1.0 mcp-manager"), ("Via", "1.1 mcp-manager"))
 _PROTO: Final = {False: ("X-Forwarded-Proto", "http"), True: ("X-Forwarded-Proto", "https")}
-_SCHEMES: Final = {"ws": "http", "wss": "https"}
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 #: Cookie name prefixes whose rules (RFC 6265bis section 4.1.3.2) forbid the narrower path that we need.
 _ROOT_COOKIE: Final = "__host-"
 
@@ -54,7 +53,7 @@ class HeaderPlan:
 
     def __init__(self, config: Server) -> None:
         #: `Host` to send; '' to send the client's.
-        self.host = _authority(urlsplit(config.url)) if config.host == "upstream" else ""
+        self.host = authority_of(urlsplit(config.url)) if config.host == "upstream" else ""
         #: The operator's fields, and their lower-case names.
         self.overrides = tuple((name, value.get_secret_value()) for name, value in config.headers.items())
         self.overridden = frozenset(name.lower() for name in config.headers)
@@ -73,7 +72,7 @@ def request_headers(ctx: RequestContext, upstream: Upstream) -> Headers:
     if options is not None and options not in _PLAIN_OPTIONS:
         touched = touched | _listed(options)
     host = fields.get("host", "")
-    headers = [("Host", plan.host or host or _authority(urlsplit(upstream.target)))]
+    headers = [("Host", plan.host or host or authority_of(urlsplit(upstream.target)))]
     for pair in ctx.head.headers:
         name = pair[0].lower()
         if name in touched:
@@ -142,14 +141,6 @@ def _without_coding(headers: Headers) -> Headers:
 def _listed(options: str) -> frozenset[str]:
     """Field names in a `Connection` value, lower-case."""
     return frozenset(option.strip(" \t").lower() for option in options.split(","))
-
-
-def _authority(parts: SplitResult) -> str:
-    """Host and port as a client writes them: no default port."""
-    port = parts.port
-    if port is not None and port == _DEFAULT_PORTS.get(parts.scheme):
-        return parts.netloc.removesuffix(f":{port}")
-    return parts.netloc
 
 
 # --- towards the client ---------------------------------------------------------------------------------------------
@@ -222,30 +213,20 @@ def _mapped_back(ctx: RequestContext, status: int, location: str) -> str:
         return location
     asked = urlsplit(ctx.target or upstream.target)
     try:
-        place = urlsplit(urljoin(_as_http(asked).geturl(), location))
-        origin = _origin(place)
+        place = urlsplit(urljoin(asked.geturl(), location))
+        origin = origin_of(place)
     except ValueError:
         raise UpstreamFailed("a Location that is no URL") from None
     public_url = ctx.snapshot.config.listen.public_url
-    if public_url and origin == _origin(urlsplit(public_url)):
+    if public_url and origin == origin_of(urlsplit(public_url)):
         return location
-    if origin == _origin(asked) and (place.path or "/") == (asked.path or "/"):
+    if origin == origin_of(asked) and (place.path or "/") == (asked.path or "/"):
         # a query in the configured URL is the operator's: it stays between the proxy and the upstream
         query = f"?{place.query}" if place.query and (ctx.target or upstream.takes_query) else ""
         return f"{ctx.snapshot.public_prefix}{ctx.path}{query}"
     if 300 <= status <= 399:
         raise UpstreamFailed("a redirect to another place; configure the URL that the server redirects to")
     return location
-
-
-def _as_http(parts: SplitResult) -> SplitResult:
-    return parts._replace(scheme=_SCHEMES.get(parts.scheme, parts.scheme))
-
-
-def _origin(parts: SplitResult) -> tuple[str, str | None, int | None]:
-    """Scheme, host and port to compare (RFC 6454 section 4). Raises ValueError for a port that is none."""
-    scheme = _SCHEMES.get(parts.scheme, parts.scheme)
-    return scheme, parts.hostname, parts.port or _DEFAULT_PORTS.get(scheme)
 
 
 def _rewritable(headers: Headers) -> Headers:

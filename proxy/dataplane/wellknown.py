@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from proxy.config.models import When
+from proxy.dataplane.origin import HTTP_SCHEMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +26,6 @@ METHODS: Final = frozenset(("GET", "HEAD", "OPTIONS"))
 _RESOURCE: Final = "/.well-known/oauth-protected-resource"
 _OPENID: Final = "/.well-known/openid-configuration"
 _ISSUERS: Final = ("/.well-known/oauth-authorization-server", _OPENID)
-_SCHEMES: Final = {"ws": "http", "wss": "https"}
 _UNCONDITIONAL: Final = When()
 
 Target = tuple["Upstream", str]
@@ -104,4 +104,4 @@ def _root_forms(upstream: Upstream) -> Iterable[tuple[str, Target]]:
 def _place(upstream: Upstream) -> tuple[str, str]:
     """Origin and path of the upstream's resource identifier; a path of '/' alone counts as none."""
     parts = urlsplit(upstream.target)
-    return f"{_SCHEMES.get(parts.scheme, parts.scheme)}://{parts.netloc}", "" if parts.path == "/" else parts.path
+    return f"{HTTP_SCHEMES.get(parts.scheme, parts.scheme)}://{parts.netloc}", "" if parts.path == "/" else parts.path
