@@ -54,7 +54,8 @@ class ProxyProcess:
 
     def write(self, config: dict[str, Any]) -> None:
         """Put a configuration in place by rename, as editors do."""
-        whole = {"listen": {"port": 0}, "admin": {"port": 0}, **config}
+        listen = {"port": 0, "drain": {"grace": "1s"}, **config.get("listen", {})}
+        whole = {"admin": {"port": 0}, **config, "listen": listen}
         aside = self.path.with_suffix(".new")
         aside.write_text(yaml.safe_dump(whole, sort_keys=False))
         aside.replace(self.path)
@@ -200,6 +201,14 @@ class ScriptedUpstream:
         self.open = 0
         self.port = 0
         self.script: Script = answer_json
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        """Break every connection."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks)
 
     @property
     def url(self) -> str:
@@ -208,25 +217,39 @@ class ScriptedUpstream:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         self.open += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
         try:
             await self.script(Wire(reader, writer, self.seen))
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass
+            pass  # the proxy left, or the test is over
         finally:
             self.open -= 1
+            self._tasks.discard(task)
             writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
 
 
 @contextlib.asynccontextmanager
-async def scripted_upstream(script: Script | None = None) -> AsyncIterator[ScriptedUpstream]:
+async def scripted_upstream(script: Script | None = None, port: int = 0) -> AsyncIterator[ScriptedUpstream]:
     upstream = ScriptedUpstream()
     upstream.script = script or answer_json
-    server = await asyncio.start_server(upstream._serve, "127.0.0.1", 0, limit=1 << 26, backlog=2048)
+    server = await asyncio.start_server(upstream._serve, "127.0.0.1", port, limit=1 << 26, backlog=2048)
     upstream.port = server.sockets[0].getsockname()[1]
     try:
         yield upstream
     finally:
         server.close()
+        await upstream.close()
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
 
 
 RESULT = b'{"jsonrpc":"2.0","id":1,"result":{}}'
@@ -292,6 +315,10 @@ class RawClient:
         """The next chunk of a chunked body, b'' at its end."""
         size = int(await asyncio.wait_for(self.reader.readuntil(b"\r\n"), 15), 16)
         return (await asyncio.wait_for(self.reader.readexactly(size + 2), 15))[:-2]
+
+    def stop_reading(self) -> None:
+        """Leave what comes in the kernel's buffers."""
+        self.writer.transport.pause_reading()
 
     async def at_end(self) -> bool:
         """Whether the proxy closes the connection without another byte."""

@@ -10,6 +10,7 @@ import select
 import time
 from collections import deque
 from collections.abc import AsyncIterator
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -110,7 +111,7 @@ class Connector(aiohttp.TCPConnector):
             else:
                 self._metrics.pool_reuses += 1
             if self._keepalive.hasty:
-                connection.add_callback(lambda state=state: state.update(idle_since=time.monotonic()))
+                connection.add_callback(partial(_note_idle, state))
             return connection
 
     def _expired(self, idle_since: float) -> bool:
@@ -129,6 +130,10 @@ class Connector(aiohttp.TCPConnector):
             return bool(self._poll.poll(0))
         finally:
             self._poll.unregister(fd)
+
+
+def _note_idle(state: dict[str, Any]) -> None:
+    state["idle_since"] = time.monotonic()
 
 
 class Slots:

@@ -54,12 +54,18 @@ class Exchange(Protocol):
     """The request came over TLS."""
     started: bool
     """The head of the answer was handed over: from now on only `write`, `finish` and `abort` make sense."""
-    paused: bool
-    """The client does not read: `await drain()` before the next `write`."""
     closing: bool
     """The connection ends after this answer."""
-    gone: bool
-    """The client has left."""
+
+    @property
+    def paused(self) -> bool:
+        """The client does not read: `await drain()` before the next `write`."""
+        ...
+
+    @property
+    def gone(self) -> bool:
+        """The client has left."""
+        ...
 
     async def read_body(self) -> bytes:
         """The whole body. Raises the `Refusal` of a body that is late, too large or badly framed."""

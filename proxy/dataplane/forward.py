@@ -11,13 +11,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+from proxy.dataplane.legacy_sse import EndpointEvent
 from proxy.dataplane.relay import relay
 from proxy.dataplane.rewrite import request_headers
 from proxy.dataplane.websocket import forward_websocket
 from proxy.errors import ConnectFailed, NoServer, PoolExhausted, Refusal
 
 if TYPE_CHECKING:
-    from proxy.dataplane.client import Body, UpstreamResponse
+    from proxy.dataplane.client import UpstreamResponse
+    from proxy.dataplane.connector import Body
     from proxy.dataplane.context import RequestContext
     from proxy.dataplane.exchange import Exchange
     from proxy.dataplane.mirror import Mirrors
@@ -76,6 +78,8 @@ async def _round_trip(ctx: RequestContext, upstream: Upstream, parts: Parts) -> 
 
 async def _send(ctx: RequestContext, upstream: Upstream, parts: Parts) -> UpstreamResponse:
     head = ctx.head
+    if head.method == "GET" and upstream.config.transport == "sse":
+        ctx.endpoint = EndpointEvent(ctx)
     headers = request_headers(ctx, upstream)
     target = ctx.target
     if not target and head.query and upstream.takes_query:
