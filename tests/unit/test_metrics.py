@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -292,3 +295,16 @@ def test_a_hostile_server_name_cannot_break_out_of_its_label() -> None:
     labels = {dict(labels).get("server") for name, labels in scrape(metrics) if name == "mcp_proxy_requests_total"}
     assert labels == {'a"} 1\nfake_metric{x="\\'}
     assert "fake_metric" not in {name for name, _ in samples(metrics.exposition("")[1].decode(), "")}
+
+
+def test_every_metric_is_documented_and_no_other() -> None:
+    """docs/operations.md lists each metric with its type and labels, and nothing that does not exist."""
+    text = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    rows = re.findall(r"^\| `(mcp_proxy_\w+)` \| (\w+) \| (.*?) \|", text, re.MULTILINE)
+    written = {name: (kind, set(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows}
+    real = {}
+    for family in full().families():
+        name = f"{family.name}_total" if family.kind == "counter" else family.name
+        labels = {label for suffix, _ in family.rows for label in re.findall(r'[{,](\w+)="', suffix)}
+        real[name] = (family.kind, labels - {"le"})
+    assert written == real

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -105,6 +107,18 @@ def test_a_line_tells_the_whole_story_of_a_request() -> None:
         "revision": "2025-11-25", "status": 200, "outcome": "ok", "reason": None, "detail": None, "duration_ms": 500.0,
         "first_byte_ms": 250.0, "bytes_in": 345, "bytes_out": 4567, "tries": 1, "client": "192.0.2.7", "generation": 3,
     }  # fmt: skip
+
+
+def test_the_fields_and_outcomes_are_documented() -> None:
+    """docs/operations.md has a row for each field of the line and for each outcome, and no other."""
+    text = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
+    section = text.partition("### The line of a request")[2].partition("## Metrics")[0]
+    rows = [re.findall(r"`(\w+)`", row) for row in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)]
+    words = [word for row in rows for word in row]
+    desk = Desk()
+    desk.record(answered(desk))
+    fields = [name for name in desk.lines.only() if name not in ("timestamp", "level", "event")]
+    assert words == [*fields, *OUTCOMES]
 
 
 def test_the_same_facts_are_counted() -> None:
