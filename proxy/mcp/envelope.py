@@ -77,7 +77,8 @@ class Message:
     method: str
     """'' for a response."""
     id: RequestId
-    """The id if it can be repeated in an answer: text, or a whole number up to 2**53. None else, and without an id."""
+    """The id if an answer can repeat it: text, or a whole number up to 2**53. None for any other, and for a response,
+    whose id is a request of the server's."""
     access: Access
     target_kind: str
     """tool, prompt, resource or task; '' when the method is aimed at nothing."""
@@ -155,10 +156,10 @@ def _read_message(item: object) -> tuple[Message, dict[str, Any]]:
     if not _MESSAGE.hold_in(item):
         raise InvalidRequest("not a plain object")
     raw_id = item.get("id", _ABSENT)
-    request_id = _echo(raw_id)
+    method = item.get("method", _ABSENT)
+    request_id = _echo(raw_id) if method is not _ABSENT else None
     if item.get("jsonrpc") != "2.0":
         raise InvalidRequest("jsonrpc is not 2.0", request_id=request_id)
-    method = item.get("method", _ABSENT)
     if method is _ABSENT:
         return _read_response(item, raw_id), {}
     row = METHODS.get(method) if isinstance(method, str) else None
@@ -197,7 +198,7 @@ def _read_response(item: dict[str, Any], raw_id: object) -> Message:
         raise InvalidRequest("neither a call nor a response")
     if not (_is_id(raw_id) or (failed and raw_id in (_ABSENT, None))):
         raise InvalidRequest("response without an id")
-    return Message(_RESPONSE, "", _echo(raw_id), Access.SESSION, "", "")
+    return Message(_RESPONSE, "", None, Access.SESSION, "", "")
 
 
 def _is_id(value: object) -> bool:
