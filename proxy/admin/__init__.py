@@ -1,1 +1,1 @@
-"""The admin plane: its own port, never reachable over the data port. It reads what others report and decides nothing."""
+"""The admin plane: its own port, never reachable over the data port. It shows what others report, no more."""

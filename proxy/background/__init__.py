@@ -1,1 +1,1 @@
-"""What runs beside the requests. Loops and requests meet only in objects that are swapped whole or hold plain numbers."""
+"""What runs beside the requests. Loops and requests meet only in objects swapped whole or made of plain numbers."""

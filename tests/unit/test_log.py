@@ -424,17 +424,19 @@ def test_a_reader_that_left_costs_lines_and_nothing_else(pipe: Pipe) -> None:
 
 def test_a_non_blocking_descriptor_is_waited_for(pipe: Pipe) -> None:
     """A parent may have made our standard output non-blocking: then nothing is lost all the same."""
+    pipe.fill()
     os.set_blocking(pipe.writing, False)
     stream = BatchedStream(pipe.writing)
     lines = [b"%05d\n" % number for number in range(5000)]
     for line in lines:
         stream.write(line)
     stream.flush()
+    wait_for(stream._queue.empty)
     seen = b""
-    while len(seen) < 30_000:
+    while len(seen) < 4096 + 30_000 and not stream.dropped:
         seen += os.read(pipe.reading, 4096)
     stream.close()
-    assert seen == b"".join(lines)
+    assert seen[4096:] == b"".join(lines)
     assert stream.dropped == 0
 
 
