@@ -61,7 +61,10 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add(commands, "serve", _serve, "run the proxy")
     _add(commands, "check-config", _check_config, "say whether the configuration can be used, with every problem")
-    _add(commands, "config-schema", _config_schema, "print the JSON Schema of the configuration", file=False)
+    config_schema = _add(
+        commands, "config-schema", _config_schema, "print the JSON Schema of the configuration", file=False
+    )
+    config_schema.add_argument("--markdown", action="store_true", help="print tables of all keys instead")
     _add(commands, "version", _version, "print the version", file=False)
     client_config = _add(commands, "client-config", _client_config, "print what a client needs to reach a server")
     client_config.add_argument("name", metavar="NAME", help="key under 'servers'")
@@ -118,7 +121,7 @@ def _config_schema(given: argparse.Namespace) -> int:
 
     from proxy.config import schema
 
-    print(json.dumps(schema(), indent=2))
+    print(schema.markdown() if given.markdown else json.dumps(schema.schema(), indent=2))
     return _DONE
 
 

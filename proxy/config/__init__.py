@@ -6,6 +6,5 @@ The one door is `load`; `Config` and its parts are in `models.py`. Nothing here 
 from proxy.config.loader import load, parse
 from proxy.config.models import Config
 from proxy.config.problems import ConfigError, Problem
-from proxy.config.schema import schema
 
-__all__ = ["Config", "ConfigError", "Problem", "load", "parse", "schema"]
+__all__ = ["Config", "ConfigError", "Problem", "load", "parse"]

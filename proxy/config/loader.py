@@ -119,11 +119,11 @@ class _Reader:
             self._report.add(_place(error.problem_mark or error.context_mark), (), _syntax(error, text))
             return None
         except yaml.reader.ReaderError as error:
-            line = text.encode().count(b"\n", 0, error.position) + 1
-            self._report.add(Place(line, 1), (), "YAML text cannot hold this control character")
+            before = max(0, text.find(chr(error.character)))
+            self._report.add(Place(text.count("\n", 0, before) + 1, 1), (), "YAML text cannot hold this character")
             return None
         except UnicodeEncodeError as error:
-            self._report.add(Place(text.count("\n", 0, error.start) + 1, 1), (), "not Unicode text")
+            self._report.add(Place(text.count("\n", 0, error.start) + 1, 1), (), "YAML text cannot hold this character")
             return None
         if not self._documents:
             self._report.add(Place(1, 1), (), "the file is empty; it needs at least 'servers:'")

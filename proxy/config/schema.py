@@ -1,13 +1,15 @@
-"""The configuration as a JSON Schema, and as a flat list of its keys: what references and editors are made from.
+"""The configuration as a JSON Schema, as a flat list of its keys, and as the tables of the reference manual.
 
 Owns no key itself: everything comes from the models and their docstrings.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -46,6 +48,8 @@ class Key:
     """Its docstring on one line."""
     group: bool
     """It holds keys of its own, which follow."""
+    choices: tuple[str, ...]
+    """The words it takes; none when it takes more than a few words."""
 
 
 def keys() -> Iterator[Key]:
@@ -53,12 +57,38 @@ def keys() -> Iterator[Key]:
     yield from _keys(Config, "")
 
 
+def markdown() -> str:
+    """Tables of all keys, a section for each key at the top: the middle part of docs/configuration.md."""
+    sections: dict[str, list[Key]] = {}
+    for key in keys():
+        sections.setdefault(re.split(r"[.\[]", key.path)[0], []).append(key)
+    return "\n\n".join(_section(name, rows) for name, rows in sections.items()) + "\n"
+
+
+def _section(name: str, rows: list[Key]) -> str:
+    lines = [f"### {name}", "", "| Key | Default | Meaning |", "| --- | --- | --- |"]
+    lines += [f"| `{key.path}` | {_shown(key)} | {_explained(key)} |" for key in rows]
+    return "\n".join(lines)
+
+
+def _explained(key: Key) -> str:
+    choices = f" One of {', '.join(f'`{choice}`' for choice in key.choices)}." if key.choices else ""
+    return key.meaning.replace("|", "\\|") + choices
+
+
+def _shown(key: Key) -> str:
+    if key.required:
+        return "required"
+    return "" if key.default is None else f"`{json.dumps(key.default).strip(chr(34))}`"
+
+
 def _keys(kind: type[BaseModel], prefix: str) -> Iterator[Key]:
     for name, field in kind.model_fields.items():
         inner = _model_in(field.annotation)
         meaning = " ".join((field.description or "").split())
         default = None if inner or field.is_required() else _default(field)
-        yield Key(f"{prefix}{name}", field.is_required(), default, meaning, inner is not None)
+        choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+        yield Key(f"{prefix}{name}", field.is_required(), default, meaning, inner is not None, choices)
         if inner is not None:
             yield from _keys(inner, f"{prefix}{name}{_step(field.annotation)}.")
 
@@ -97,4 +127,6 @@ def _default(field: FieldInfo) -> Any:
 
 def _compact(value: Any) -> Any:
     """JSON for a default; of a group only what makes it one, for its keys show theirs."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
     return {} if isinstance(value, BaseModel) else to_jsonable_python(value)

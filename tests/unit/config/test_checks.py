@@ -1,0 +1,95 @@
+"""What is wrong across keys: TLS files, ports, routes (names and contradictions are in the corpus of the loader)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from proxy.config import Config, ConfigError, parse
+from tests.unit.config.broken import GOOD, route, top
+from tests.unit.config.pem import write_pair
+
+LISTEN = top("listen:", "  tls:", "    certificate: a.pem", "    key: a.key")
+
+
+def outcome(text: str, base: Path) -> Config | list[tuple[int, str]]:
+    """The configuration, or line and sentence of each problem."""
+    try:
+        return parse(text, "config.yaml", {}, base)
+    except ConfigError as error:
+        return [(problem.line, problem.message) for problem in error.problems]
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """A directory with the pairs a and b, and a pair whose key is encrypted."""
+    for name in "ab":
+        write_pair(tmp_path / f"{name}.pem", tmp_path / f"{name}.key")
+    write_pair(tmp_path / "locked.pem", tmp_path / "locked.key", b"password")
+    (tmp_path / "both.pem").write_bytes((tmp_path / "a.pem").read_bytes() + (tmp_path / "a.key").read_bytes())
+    return tmp_path
+
+
+def test_a_certificate_and_its_key_are_accepted_as_absolute_paths(base: Path) -> None:
+    """Whoever opens them needs not know where the configuration file is; the watch learns of both."""
+    config = outcome(LISTEN, base)
+    assert isinstance(config, Config)
+    assert config.listen.tls is not None
+    assert config.listen.tls.certificate == str(base / "a.pem")
+    assert config.files == (str(base / "a.pem"), str(base / "a.key"))
+
+
+@pytest.mark.parametrize(
+    ("certificate", "key", "sentence"),
+    [
+        ("a.pem", "b.key", "the key does not belong to the certificate"),
+        ("a.key", "a.key", "not a PEM certificate with its unencrypted key"),
+        ("a.pem", "a.pem", "not a PEM certificate with its unencrypted key"),
+        ("locked.pem", "locked.key", "not a PEM certificate with its unencrypted key"),
+    ],
+)
+def test_tls_files_that_do_not_fit_are_refused(base: Path, certificate: str, key: str, sentence: str) -> None:
+    """Before a port is bound, and without asking for a password on the terminal."""
+    assert outcome(LISTEN.replace("a.pem", certificate).replace("a.key", key), base) == [(6, sentence)]
+
+
+def test_tls_files_of_servers_are_checked_too(base: Path) -> None:
+    """Our certificate, its key or the file that holds both, and the authorities."""
+    text = "servers:\n  a:\n    url: https://x/\n    tls: {{ca: {}, certificate: {}}}\n"
+    assert isinstance(outcome(text.format("b.pem", "both.pem"), base), Config)
+    assert outcome(text.format("b.key", "a.pem"), base) == [
+        (4, "not a PEM file with certificates"),
+        (4, "not a PEM certificate with its unencrypted key"),
+    ]
+
+
+def test_two_listeners_may_share_a_port_on_two_addresses_only(base: Path) -> None:
+    """Or when the system chooses the ports."""
+    clash = [(4, "the two listeners cannot share a port")]
+    text = GOOD + "listen: {{host: {}, port: {}}}\nadmin: {{host: {}, port: {}}}\n"
+    assert isinstance(outcome(text.format("127.0.0.1", 0, "127.0.0.1", 0), base), Config)
+    assert isinstance(outcome(text.format("127.0.0.1", 80, "127.0.0.2", 80), base), Config)
+    assert outcome(text.format("0.0.0.0", 80, "127.0.0.2", 80), base) == [(5, clash[0][1])]
+    assert outcome(GOOD + "listen: {port: 9090}\n", base) == clash
+
+
+def test_an_unconditional_route_hides_only_those_after_it(base: Path) -> None:
+    """Another priority, another path, or conditions on the earlier one leave the later one its requests."""
+    first = route()
+    assert isinstance(outcome(first + "  - {name: s, path: /r, servers: a, priority: 5}\n", base), Config)
+    assert isinstance(outcome(first + "  - {name: s, path: /r/*, servers: a}\n", base), Config)
+    assert isinstance(outcome(route("when: {percent: 5}") + "  - {name: s, path: /r, servers: a}\n", base), Config)
+    hidden = outcome(first + "  - {name: s, path: /r, servers: a, when: {tool: x}}\n", base)
+    assert hidden == [(8, "never reached: the route on line 5 has its path and priority and no conditions")]
+
+
+def test_misspelt_names_by_the_thousand_are_reported_quickly(base: Path) -> None:
+    """Guessing what was meant is given up after a while; the problems are not."""
+    servers = "".join(f"  server{number}: {{url: http://x/}}\n" for number in range(2000))
+    routes = "".join(f"  - {{name: r{number}, path: /{number}, servers: sever{number}}}\n" for number in range(900))
+    found = outcome(f"servers:\n{servers}routes:\n{routes}", base)
+    assert isinstance(found, list)
+    assert len(found) == 900
+    assert "did you mean 'server0'" in found[0][1]
+    assert found[-1][1] == "no server of this name under 'servers'"
