@@ -95,7 +95,7 @@ class Connection(asyncio.Protocol):
             return
         self._buffer = b""
         self.latencies_s.append(time.perf_counter() - self._sent_at)
-        if not data.startswith(b"HTTP/1.1 200") or self._body not in data:
+        if not data.startswith(b"HTTP/1.1 200") or content(data, end) != self._body:
             self.errors += 1
         self._send()
 
@@ -111,6 +111,20 @@ class Connection(asyncio.Protocol):
             self.errors += 1
         if not self._done.done():
             self._done.set_result(None)
+
+
+def content(answer: bytes, end: int) -> bytes:
+    """The body of a complete answer whose head is `end` bytes long, chunked or not."""
+    if b"\r\nTransfer-Encoding: chunked\r\n" not in answer[:end]:
+        return answer[end:]
+    pieces = []
+    while True:
+        line_end = answer.index(b"\r\n", end)
+        length = int(answer[end:line_end], 16)
+        if not length:
+            return b"".join(pieces)
+        pieces.append(answer[line_end + 2 : line_end + 2 + length])
+        end = line_end + 2 + length + 2
 
 
 async def _session_id(port: int, target: Target) -> str:
