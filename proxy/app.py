@@ -30,6 +30,7 @@ from proxy.config.loader import load
 from proxy.config.models import restart_keys
 from proxy.config.problems import ConfigError
 from proxy.dataplane.affinity import Sealer, load_or_create_key
+from proxy.dataplane.deadlines import Deadlines
 from proxy.dataplane.forward import Parts
 from proxy.dataplane.handler import Handler
 from proxy.dataplane.lane_aiohttp import AiohttpLane
@@ -69,7 +70,10 @@ class App:
         self.metrics.dropped_lines = lambda: stream.dropped
         self.readiness = Readiness("listener", "config")
         self._supervisor = Supervisor(log.logger("background"), on_step=self.metrics.loop_step)
-        self._builder = SnapshotBuilder(self.metrics, _sealer_of, lambda: datetime.now(UTC), random.random)
+        self._deadlines = Deadlines(time.monotonic)
+        self._builder = SnapshotBuilder(
+            self.metrics, _sealer_of, self._deadlines, lambda: datetime.now(UTC), random.random
+        )
         self.live = Live(self._builder.build(config, None))
         self._recorder = Recorder(self.metrics, log.AccessLog(stream, config.log.format), config.log.access)
         self._streams = Streams()
@@ -87,7 +91,8 @@ class App:
         watch = ConfigWatch(
             self._path, lambda: load(self._path, os.environ), self._apply, self._report, config.files
         )
-        self._supervisor.every("deadlines", TICK_S, self._listener.tick)
+        self._supervisor.every("downstream deadlines", TICK_S, self._listener.tick)
+        self._supervisor.every("upstream deadlines", TICK_S, self._deadlines.tick)
         self._supervisor.every("log", _FLUSH_S, self._stream.flush)
         self._supervisor.every("config", _WATCH_S, watch.step_aside)
         self._supervisor.every("retired", _RETIRE_S, self.live.close_retired)

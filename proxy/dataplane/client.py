@@ -2,11 +2,15 @@
 imported here and in `connector.py` only.
 
 Sends exactly the header fields and body bytes it is given and hands back the same of the answer: no redirects, no
-cookies, no decompression, no automatic headers. It never sends a request with a body twice: a connection that may be
-stale is not used at all, rather than tried and repeated.
+cookies, no decompression, no automatic headers. It never sends a request twice: a connection that may be stale is not
+used at all, rather than tried and repeated.
 
 It raises `ConnectFailed` (nothing was sent), `PoolExhausted`, `UpstreamTimeout` and `UpstreamFailed`; while a body is
 read, `Truncated`.
+
+A request whose body is at hand takes aiohttp's connection pool and response parser, and not its `ClientSession`:
+building `ClientRequest` and `ClientResponse`, copying the fields twice and a task for the body cost more than
+everything else on the way (benchmarks/README.md has the figures). A streamed body goes through the session.
 """
 
 from __future__ import annotations
@@ -14,28 +18,37 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import aiohttp
+from aiohttp.http import HttpProcessingError
 from yarl import URL
 
 from proxy.dataplane.connector import Body, Connector, Keepalive, Outbound, Request, Slots
 from proxy.errors import ConnectFailed, PoolExhausted, UpstreamFailed, UpstreamTimeout
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aiohttp import StreamReader
     from aiohttp.client_proto import ResponseHandler
+    from aiohttp.connector import Connection
 
     from proxy.config.models import Server
+    from proxy.dataplane.deadlines import Deadlines
     from proxy.dataplane.exchange import Headers
     from proxy.metrics import ServerMetrics
 
-#: Upstream response heads may be larger than what we accept from clients; still bounded.
-_MAX_HEAD_LINE: Final = 64 << 10
-_MAX_HEADERS: Final = 256
 _READ_BUFFER_BYTES: Final = 64 << 10
-#: A body in one piece up to here; above, aiohttp writes it in pieces so that the loop is not held.
-_ONE_PIECE_BYTES: Final = 512 << 10
+#: Upstream response heads may be larger than what we accept from clients; still bounded.
+_PARSER: Final[dict[str, Any]] = {
+    "auto_decompress": False,
+    "read_bufsize": _READ_BUFFER_BYTES,
+    "max_line_size": 64 << 10,
+    "max_field_size": 64 << 10,
+    "max_headers": 256,
+}
 _HTTP_SCHEME: Final = {"ws": "http", "wss": "https"}
 
 
@@ -46,17 +59,24 @@ class Truncated(Exception):
 class UpstreamResponse:
     """The answer of an upstream: its head, and its body as it arrives."""
 
-    __slots__ = ("_client", "_content", "_protocol", "_response", "headers", "status")
+    __slots__ = ("_abandon", "_client", "_content", "_protocol", "headers", "status")
 
-    def __init__(self, client: UpstreamClient, response: aiohttp.ClientResponse) -> None:
+    def __init__(
+        self,
+        client: UpstreamClient,
+        status: int,
+        headers: Headers,
+        content: StreamReader,
+        connection: Connection | None,
+        abandon: Callable[[], None],
+    ) -> None:
+        self.status = status
+        self.headers = headers
         self._client = client
-        self._response = response
-        self._content = response.content
-        connection = response.connection
-        #: None once the whole answer is here: aiohttp has given the connection back already.
+        self._content = content
+        #: None once the whole answer is here: the connection has gone back to the pool already.
         self._protocol = connection.protocol if connection is not None else None
-        self.status = response.status
-        self.headers: Headers = list(response.headers.items())
+        self._abandon = abandon
 
     @property
     def ended(self) -> bool:
@@ -81,8 +101,9 @@ class UpstreamResponse:
         return chunk
 
     def close(self) -> None:
-        """Give the connection back when the answer is complete, else close it at once."""
-        self._response.close() if not self._content.is_eof() else self._response.release()
+        """Close the connection at once, unless the answer is complete and it has gone back to the pool."""
+        if not self._content.is_eof() or self._content.exception() is not None:
+            self._abandon()
         self._client.release()
 
     def _check_end(self, protocol: ResponseHandler) -> None:
@@ -95,25 +116,22 @@ class UpstreamResponse:
 class UpstreamClient:
     """Sends requests to one server. Made without I/O; connects with the first request."""
 
-    def __init__(self, config: Server, metrics: ServerMetrics) -> None:
+    def __init__(self, config: Server, metrics: ServerMetrics, deadlines: Deadlines) -> None:
         self.metrics = metrics
         self._config = config
+        self._deadlines = deadlines
         self._keepalive = Keepalive(config.pool.keepalive)
         self._slots = Slots(config.pool.max_connections)
-        self._session: aiohttp.ClientSession | None = None
         parts = urlsplit(config.url)
-        self._url = URL(parts._replace(scheme=_HTTP_SCHEME.get(parts.scheme, parts.scheme)).geturl(), encoded=True)
-        self.tls = _tls_context(config) if self._url.scheme == "https" else None
-
-    @property
-    def in_use(self) -> int:
-        """Exchanges that hold a connection now."""
-        return self._slots.used
-
-    @property
-    def limit(self) -> int:
-        """`pool.max_connections`."""
-        return self._slots.limit
+        parts = parts._replace(scheme=_HTTP_SCHEME.get(parts.scheme, parts.scheme))
+        self._url = URL(parts.geturl(), encoded=True)
+        self._path = _path_of(config.url)
+        self.tls = _tls_context(config) if parts.scheme == "https" else None
+        self._timeout = aiohttp.ClientTimeout(total=None, connect=config.timeouts.connect)
+        self._connector: Connector | None = None
+        self._session: aiohttp.ClientSession | None = None
+        #: Says where to connect to; every request may use the same one.
+        self._address: aiohttp.ClientRequest
 
     async def send(self, method: str, target: str, headers: Headers, body: Body) -> UpstreamResponse:
         """Send one request and wait for the head of its answer.
@@ -131,33 +149,87 @@ class UpstreamClient:
             except TimeoutError:
                 raise PoolExhausted("pool", headers=(("Retry-After", "1"),)) from None
         metrics.pool_in_use += 1
+        task = self._deadlines.start(timeouts.first_byte)
         try:
-            async with asyncio.timeout(timeouts.first_byte):
-                return await self._round_trip(method, target, headers, body)
+            response = await self._send(method, target, headers, body)
         except BaseException as error:
             self.release()
-            if isinstance(error, TimeoutError):
+            if self._deadlines.end(task):
                 raise UpstreamTimeout("first_byte") from None
+            if isinstance(error, aiohttp.ClientError | HttpProcessingError | OSError | ValueError):
+                raise UpstreamFailed(type(error).__name__) from None
             raise
+        self._deadlines.end(task)
+        return response
 
-    async def _round_trip(self, method: str, target: str, headers: Headers, body: Body) -> UpstreamResponse:
-        session = self._session or self._open()
-        url = URL(target, encoded=True) if target else self._url
-        if isinstance(body, bytes) and len(body) > _ONE_PIECE_BYTES:
-            body = _pieces(body)
+    async def _send(self, method: str, target: str, headers: Headers, body: Body) -> UpstreamResponse:
+        if self._connector is None:
+            self._connector = self._open()
+        if body is None or isinstance(body, bytes):
+            return await self._send_whole(method, target, headers, body or b"", self._connector)
+        return await self._send_streamed(method, target, headers, body, self._connector)
+
+    async def _send_whole(
+        self, method: str, target: str, headers: Headers, body: bytes, connector: Connector
+    ) -> UpstreamResponse:
+        """Head and body in one write, then the head of the answer."""
+        lines = [f"{method} {_path_of(target) if target else self._path} HTTP/1.1\r\n"]
+        lines += [f"{name}: {value}\r\n" for name, value in headers]
+        lines.append("\r\n")
+        head = "".join(lines).encode()
+        connection = await self._connect(connector)
+        protocol, transport = connection.protocol, connection.transport
         try:
-            response = await session.request(method, url, data=Outbound(headers, body), allow_redirects=False)
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorDNSError) as error:
+            if protocol is None or transport is None:
+                raise UpstreamFailed("connection lost")
+            protocol.set_response_params(skip_payload=method == "HEAD", read_until_eof=True, **_PARSER)
+            transport.write(head + body)
+            message, content = await protocol.read()
+            while message.code < 200 and message.code != 101:
+                message, content = await protocol.read()
+            if not 200 <= message.code <= 599:
+                raise UpstreamFailed("status")
+        except BaseException:
+            connection.close()
+            raise
+        announced = message.headers.get("Keep-Alive")
+        if announced is not None:
+            self._keepalive.learn(announced)
+        response = UpstreamResponse(
+            self, message.code, list(message.headers.items()), content, connection, connection.close
+        )
+        content.on_eof(connection.release)
+        return response
+
+    async def _connect(self, connector: Connector) -> Connection:
+        try:
+            return await connector.connect(self._address, [], self._timeout)
+        except (aiohttp.ClientConnectorError, TimeoutError) as error:
             raise ConnectFailed(type(error).__name__) from None
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise UpstreamFailed(f"{type(error).__name__}") from None
+
+    async def _send_streamed(
+        self, method: str, target: str, headers: Headers, body: AsyncIterator[bytes], connector: Connector
+    ) -> UpstreamResponse:
+        """The body goes up as it comes, beside the answer coming down; aiohttp runs both."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                connector_owner=False,
+                request_class=Request,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=self._timeout,
+                **_PARSER,
+            )
+        url = URL(target, encoded=True) if target else self._url
+        try:
+            response = await self._session.request(method, url, data=Outbound(headers, body), allow_redirects=False)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise ConnectFailed(type(error).__name__) from None
         if not 200 <= response.status <= 599:
             response.close()
             raise UpstreamFailed("status")
-        announced = response.headers.get("Keep-Alive")
-        if announced is not None:
-            self._keepalive.learn(announced)
-        return UpstreamResponse(self, response)
+        fields = list(response.headers.items())
+        return UpstreamResponse(self, response.status, fields, response.content, response.connection, response.close)
 
     def release(self) -> None:
         """An exchange is over."""
@@ -169,35 +241,28 @@ class UpstreamClient:
         if self._session is not None:
             await self._session.close()
             self._session = None
+        if self._connector is not None:
+            await self._connector.close()
+            self._connector = None
 
-    def _open(self) -> aiohttp.ClientSession:
-        timeouts = self._config.timeouts
-        connector = Connector(
+    def _open(self) -> Connector:
+        tls = self.tls if self.tls is not None else True
+        self._address = aiohttp.ClientRequest("GET", self._url, loop=asyncio.get_running_loop(), ssl=tls)
+        return Connector(
             self._keepalive,
             self.metrics,
             limit=0,
             keepalive_timeout=max(self._config.pool.keepalive, 0.001),
-            force_close=False,
-            ssl=self.tls if self.tls is not None else True,
+            ssl=tls,
             ttl_dns_cache=10,
         )
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            request_class=Request,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            timeout=aiohttp.ClientTimeout(total=None, connect=timeouts.connect),
-            read_bufsize=_READ_BUFFER_BYTES,
-            max_line_size=_MAX_HEAD_LINE,
-            max_field_size=_MAX_HEAD_LINE,
-            max_headers=_MAX_HEADERS,
-        )
-        return self._session
 
 
-async def _pieces(body: bytes) -> AsyncIterator[bytes]:
-    for start in range(0, len(body), _READ_BUFFER_BYTES):
-        yield body[start : start + _READ_BUFFER_BYTES]
+def _path_of(url: str) -> str:
+    """The request target in origin form (RFC 9112 section 3.2.1)."""
+    parts = urlsplit(url)
+    path = parts.path or "/"
+    return f"{path}?{parts.query}" if parts.query else path
 
 
 def _tls_context(config: Server) -> ssl.SSLContext:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from proxy.config.models import Config
     from proxy.dataplane.affinity import Sealer
+    from proxy.dataplane.deadlines import Deadlines
     from proxy.metrics import Metrics
 
 
@@ -48,10 +49,12 @@ class SnapshotBuilder:
         self,
         metrics: Metrics,
         sealer_of: Callable[[Config], Sealer],
+        deadlines: Deadlines,
         now: Callable[[], datetime],
         draw: Callable[[], float],
     ) -> None:
         self._metrics = metrics
+        self._deadlines = deadlines
         self._sealer_of = sealer_of
         self._now = now
         self._draw = draw
@@ -64,7 +67,7 @@ class SnapshotBuilder:
             upstream = known.get(name)
             if upstream is None or upstream.config != server:
                 metrics = self._metrics.server(name)
-                upstream = Upstream(name, server, UpstreamClient(server, metrics), metrics)
+                upstream = Upstream(name, server, UpstreamClient(server, metrics, self._deadlines), metrics)
             upstreams[name] = upstream
         router = Router.compile(config.routes, upstreams, self._now, self._draw)
         generation = previous.generation + 1 if previous is not None else 1
