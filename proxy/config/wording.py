@@ -76,7 +76,7 @@ class Guess:
             return ""
         self._left -= 1
         close = get_close_matches(written[:64], names, n=1)
-        return f"; did you mean '{close[0]}'?" if close else ""
+        return f"; did you mean '{close[0]}'?" if close and close[0].isprintable() else ""
 
 
 def _unknown(location: Location, guess: Callable[[str, Iterable[str]], str]) -> str:

@@ -52,3 +52,8 @@ def test_guesses_run_out() -> None:
     assert set(answers[:100]) == {"; did you mean 'github'?"}
     assert answers[100] == ""
     assert Guess()("x", ["github"]) == ""
+
+
+def test_a_guess_cannot_break_the_line() -> None:
+    """Names in a file that is wrong may hold anything."""
+    assert Guess()("github", ["git\nhub"]) == ""
