@@ -88,18 +88,21 @@ async def open_tunnel(upstream: Upstream, headers: Headers, target: str, deadlin
     path = f"{url.path or '/'}?{url.query}" if url.query else url.path or "/"
     lines = [f"GET {path} HTTP/1.1\r\n", *[f"{name}: {value}\r\n" for name, value in headers]]
     lines.append("Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+    tunnel: Tunnel | None = None
     try:
         async with asyncio.timeout(deadline_s):
             writer.write("".join(lines).encode())
             status, fields = await read_head(reader)
-            if status == 101:
-                return Tunnel(status, fields, b"", reader, writer)
-            body = await read_body(reader, status, fields)
-    except BaseException as error:
-        writer.transport.abort()
-        raise _refusal_of(error) from None
-    writer.close()
-    return Tunnel(status, fields, body, reader, writer)
+            body = b"" if status == 101 else await read_body(reader, status, fields)
+            tunnel = Tunnel(status, fields, body, reader, writer)
+            return tunnel
+    except TimeoutError:
+        raise UpstreamTimeout("handshake") from None
+    except (OSError, EOFError, asyncio.LimitOverrunError, Refusal) as error:
+        raise UpstreamFailed(error.detail if isinstance(error, Refusal) else type(error).__name__) from None
+    finally:
+        if tunnel is None or tunnel.status != 101:
+            writer.transport.abort()
 
 
 async def relay(client: TunnelEnd, tunnel: Tunnel, idle_s: float) -> Relayed:
@@ -216,14 +219,3 @@ async def _connect(
             )
     except (OSError, TimeoutError) as error:
         raise ConnectFailed(type(error).__name__) from None
-
-
-def _refusal_of(error: BaseException) -> BaseException:
-    """What a failed handshake is for the client; cancellation and our own bugs stay what they are."""
-    if isinstance(error, UpstreamFailed):
-        return error
-    if isinstance(error, TimeoutError):
-        return UpstreamTimeout("handshake")
-    if isinstance(error, OSError | EOFError | asyncio.LimitOverrunError | Refusal):
-        return UpstreamFailed(type(error).__name__)
-    return error
