@@ -16,7 +16,7 @@ from proxy.config.models import Config
 from proxy.config.problems import Location
 from proxy.config.units import Written
 
-#: Comparing a misspelt name with 10,000 others takes 40 ms; 25 guesses help as much as ten thousand.
+#: Comparing a misspelt name with 10,000 others takes 50 to 80 ms; 25 guesses help as much as ten thousand.
 _MOST_GUESSES: Final = 25
 
 _TEXT: Final = "expected text; put the value into quotes"
