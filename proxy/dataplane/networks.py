@@ -47,9 +47,9 @@ def network_keys(networks: Sequence[IPv4Network | IPv6Network]) -> tuple[Network
     unmapped = [_unmapped(network) for network in networks]
     if len(unmapped) == 1:
         return (_key(unmapped[0]),)
-    narrow = collapse_addresses(network for network in unmapped if isinstance(network, IPv4Network))
-    wide = collapse_addresses(network for network in unmapped if isinstance(network, IPv6Network))
-    return tuple(_key(network) for network in (*narrow, *wide))
+    narrow = map(_key, collapse_addresses(network for network in unmapped if isinstance(network, IPv4Network)))
+    wide = map(_key, collapse_addresses(network for network in unmapped if isinstance(network, IPv6Network)))
+    return (*narrow, *wide)
 
 
 def _unmapped(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:

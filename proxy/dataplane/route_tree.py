@@ -146,8 +146,6 @@ def _file_by(axis: Axis, entries: Sequence[Entry]) -> tuple[dict[Hashable, list[
 
 
 def _on(axis: Axis, entry: Entry) -> Condition | None:
-    if axis in entry.settled:
-        return None
     return next((condition for condition in entry.conditions if condition.axis == axis and condition.keys), None)
 
 
