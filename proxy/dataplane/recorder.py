@@ -114,8 +114,8 @@ def _line(ctx: RequestContext, outcome: str, duration_s: float, first_byte_s: fl
         "outcome": outcome,
         "reason": refusal.reason if refusal is not None else None,
         "detail": (printable(refusal.detail, _DETAIL_CHARS) or None) if refusal is not None else None,
-        "duration_ms": round(duration_s * 1e3, 3),
-        "first_byte_ms": round(first_byte_s * 1e3, 3) if first_byte_s >= 0 else None,
+        "duration_ms": int(duration_s * 1e6) / 1e3,  # round() takes 0.15 us more
+        "first_byte_ms": int(first_byte_s * 1e6) / 1e3 if first_byte_s >= 0 else None,
         "bytes_in": ctx.bytes_in,
         "bytes_out": ctx.bytes_out,
         "tries": ctx.tries,
