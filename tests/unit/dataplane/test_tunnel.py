@@ -236,8 +236,7 @@ async def test_a_client_that_vanishes_ends_the_server_side_at_once() -> None:
         await socket.receive_str()
         connection = socket._response.connection
         assert connection is not None
-        assert isinstance(connection.transport, asyncio.WriteTransport)
-        connection.transport.abort()
+        cast("asyncio.WriteTransport", connection.transport).abort()
         async with asyncio.timeout(1):
             await gone.wait()
         await until(lambda: bool(bridge.ends))
