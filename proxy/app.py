@@ -9,13 +9,14 @@ The only module that knows everyone.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
 import sys
 import time
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -31,11 +32,11 @@ from proxy.config.models import restart_keys
 from proxy.config.problems import ConfigError
 from proxy.dataplane.affinity import Sealer, load_or_create_key
 from proxy.dataplane.deadlines import Deadlines
-from proxy.dataplane.forward import Parts
 from proxy.dataplane.handler import Handler
 from proxy.dataplane.lane_aiohttp import AiohttpLane
 from proxy.dataplane.listener import TICK_S, Listener
 from proxy.dataplane.mirror import Mirrors
+from proxy.dataplane.parts import Parts
 from proxy.dataplane.recorder import Recorder
 from proxy.dataplane.snapshot import Live, SnapshotBuilder
 from proxy.dataplane.streams import Streams
@@ -43,12 +44,16 @@ from proxy.mcp.methods import metric_label
 from proxy.metrics import Metrics, new_registry
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from proxy.config.models import Config
+    from proxy.dataplane.exchange import Lane, Pipeline
 
 #: How often the configuration file is looked at, retired servers are closed, and log lines are written, seconds.
 _WATCH_S: Final = 1.0
 _RETIRE_S: Final = 1.0
 _FLUSH_S: Final = 0.1
+_WATCHDOG_S: Final = 5.0
 #: How often a drain looks whether it is done, and how long the last writes may take once the grace is over, seconds.
 _DRAIN_STEP_S: Final = 0.02
 _LAST_WRITES_S: Final = 1.0
@@ -61,40 +66,44 @@ _MISUSED: Final = 2
 class App:
     """One proxy process: everything it is made of, and how it starts, reloads and stops."""
 
-    def __init__(self, path: Path, config: Config, stream: log.BatchedStream) -> None:
+    def __init__(
+        self, path: Path, config: Config, stream: log.BatchedStream, lane: Callable[[Pipeline], Lane] = AiohttpLane
+    ) -> None:
         self._path = path
+        self._lane = lane
+        self._draw = random.Random().random  # noqa: S311 - spreads load, guards nothing
         self._log = log.logger("app")
         self._stream = stream
         self.metrics = Metrics(new_registry(), config.metrics.max_servers, metric_label)
-        self.metrics.build_info(version("mcp-manager-proxy"))
+        self.metrics.build_info(_version())
         self.metrics.dropped_lines = lambda: stream.dropped
         self.readiness = Readiness("listener", "config")
-        self._supervisor = Supervisor(log.logger("background"), on_step=self.metrics.loop_step)
+        self._supervisor = Supervisor(log.logger("background"), on_step=self.metrics.loop_step, rng=self._draw)
         self._deadlines = Deadlines(time.monotonic)
         self._builder = SnapshotBuilder(
-            self.metrics, _sealer_of, self._deadlines, lambda: datetime.now(UTC), random.random
+            self.metrics, _sealer_of, self._deadlines, lambda: datetime.now(UTC), self._draw
         )
         self.live = Live(self._builder.build(config, None))
-        self._recorder = Recorder(self.metrics, log.AccessLog(stream, config.log.format), config.log.access)
+        self._recorder = Recorder(self.metrics, log.AccessLog(stream, config.log.format), _logs_access(config))
         self._streams = Streams()
         self._listener = Listener(config.listen, self.metrics, self._recorder.refused_early)
         self._admin = AdminServer(config.admin.host, config.admin.port, self.metrics, self.readiness)
         self._stopping = asyncio.Event()
+        self._hurried = asyncio.Event()
 
     async def start(self) -> tuple[int, int]:
         """Bind both ports and begin. Returns the data port and the admin port. Raises OSError when one is taken."""
         config = self.live.snapshot.config
-        mirrors = Mirrors(self._supervisor.spawn, self.metrics, random.random)
+        mirrors = Mirrors(self._supervisor.spawn, self.metrics, self._draw)
         handler = Handler(self.live, Parts(self._streams, mirrors, time.monotonic), self._recorder)
         admin_port = await self._admin.start()
-        port = await self._listener.start(config.listen, AiohttpLane(handler))
-        watch = ConfigWatch(
-            self._path, lambda: load(self._path, os.environ), self._apply, self._report, config.files
-        )
+        port = await self._listener.start(config.listen, self._lane(handler))
+        watch = ConfigWatch(self._path, lambda: load(self._path, os.environ), self._apply, self._report, config.files)
         self._supervisor.every("downstream deadlines", TICK_S, self._listener.tick)
         self._supervisor.every("upstream deadlines", TICK_S, self._deadlines.tick)
         self._supervisor.every("log", _FLUSH_S, self._stream.flush)
         self._supervisor.every("config", _WATCH_S, watch.step_aside)
+        self._supervisor.every("watchdog", _WATCHDOG_S, self._watch_loops)
         self._supervisor.every("retired", _RETIRE_S, self.live.close_retired)
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, lambda: self._supervisor.spawn("reload", watch.reload_aside()))
@@ -106,6 +115,9 @@ class App:
         self._log.info("serving", port=port, admin_port=admin_port, servers=len(config.servers))
         return port, admin_port
 
+    def _watch_loops(self) -> None:
+        self.readiness.set("loops", *self._supervisor.check())
+
     def _apply(self, config: Config) -> None:
         """Put a reloaded configuration in force; what cannot change without a restart stays, with a warning."""
         before = self.live.snapshot
@@ -114,7 +126,7 @@ class App:
         if needs_restart:
             self._log.warning("restart needed", keys=needs_restart)
         log.configure(config.log.level, config.log.format, self._stream)
-        self._recorder.enabled = config.log.access
+        self._recorder.enabled = _logs_access(config)
         self._listener.configure(config.listen)
         self.live.swap(snapshot)
         self.metrics.reloaded(snapshot.generation, time.time())
@@ -131,8 +143,7 @@ class App:
     def _stop_or_hurry(self) -> None:
         """The first signal drains, the second ends now."""
         if self._stopping.is_set():
-            self._log.warning("stopping now")
-            self._listener.abort_all()
+            self._hurried.set()
         self._stopping.set()
 
     async def run_until_stopped(self) -> None:
@@ -150,26 +161,41 @@ class App:
         drain = self.live.snapshot.config.listen.drain
         self.readiness.set("listener", False, "draining")
         self._log.info("draining", grace_s=drain.grace, delay_s=drain.delay)
-        await asyncio.sleep(drain.delay)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._hurried.wait(), drain.delay)
         self._listener.stop_accepting()
         self._streams.end_listening()
         if not await self._idle_within(drain.grace):
             self._streams.end_all()
             await self._idle_within(_LAST_WRITES_S)
-        self._listener.abort_all()
 
     async def _idle_within(self, seconds: float) -> bool:
+        """Whether every connection ended in time; a second signal ends the waiting."""
         until = time.monotonic() + seconds
-        while self._listener.connections and time.monotonic() < until:
-            await asyncio.sleep(_DRAIN_STEP_S)
+        while self._listener.connections and time.monotonic() < until and not self._hurried.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._hurried.wait(), _DRAIN_STEP_S)
         return not self._listener.connections
 
     async def stop(self) -> None:
         """End loops, upstream connections and the admin port, in this order; metrics are readable to the last."""
+        self._listener.stop_accepting()
+        self._listener.abort_all()
         await self._supervisor.stop(_STOP_S)
         await self.live.close()
         await self._admin.stop()
         self._log.info("stopped")
+
+
+def _logs_access(config: Config) -> bool:
+    return config.log.access and config.log.level in ("debug", "info")
+
+
+def _version() -> str:
+    try:
+        return version("mcp-manager-proxy")
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "unknown"
 
 
 def _sealer_of(config: Config) -> Sealer:

@@ -69,7 +69,9 @@ class ProxyProcess:
             lambda line: line.get("event") in ("configuration in force", "configuration refused"), 10.0, seen
         )
 
-    def wait_for(self, wanted: Callable[[dict[str, Any]], bool], timeout_s: float = 5.0, start: int = 0) -> dict[str, Any]:
+    def wait_for(
+        self, wanted: Callable[[dict[str, Any]], bool], timeout_s: float = 5.0, start: int = 0
+    ) -> dict[str, Any]:
         """The first log line, from `start` on, that is wanted. Raises AssertionError when it does not come."""
         until = time.monotonic() + timeout_s
         with self._grown:
@@ -93,7 +95,9 @@ class ProxyProcess:
         """Sum of the samples of `name` that carry all `labels`."""
         total = 0.0
         for line in self.admin("/metrics").splitlines():
-            if line.startswith((f"{name}{{", f"{name} ")) and all(f'{key}="{value}"' in line for key, value in labels.items()):
+            if line.startswith((f"{name}{{", f"{name} ")) and all(
+                f'{key}="{value}"' in line for key, value in labels.items()
+            ):
                 total += float(line.rsplit(" ", 1)[1])
         return total
 
@@ -154,10 +158,10 @@ Script = Callable[["Wire"], Awaitable[None]]
 class Wire:
     """The upstream's end of one connection, read and written by hand."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: list[bytes]) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, upstream: ScriptedUpstream) -> None:
         self.reader = reader
         self.writer = writer
-        self._seen = seen
+        self.upstream = upstream
 
     async def request(self) -> bytes:
         """One whole request as it came, head and body; b'' when the proxy has closed."""
@@ -177,7 +181,7 @@ class Wire:
         elif b"\r\ncontent-length:" in lower:
             length = int(lower.split(b"\r\ncontent-length:")[1].split(b"\r\n")[0])
             body = await self.reader.readexactly(length)
-        self._seen.append(head + body)
+        self.upstream.seen.append(head + body)
         return head + body
 
     async def send(self, data: bytes) -> None:
@@ -197,6 +201,8 @@ class ScriptedUpstream:
     def __init__(self) -> None:
         self.seen: list[bytes] = []
         """Every request as it came."""
+        self.answer: list[bytes] = []
+        """What `answer_in_pieces` sends."""
         self.connections = 0
         self.open = 0
         self.port = 0
@@ -221,7 +227,7 @@ class ScriptedUpstream:
         assert task is not None
         self._tasks.add(task)
         try:
-            await self.script(Wire(reader, writer, self.seen))
+            await self.script(Wire(reader, writer, self))
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass  # the proxy left, or the test is over
         finally:
@@ -264,6 +270,14 @@ async def answer_json(wire: Wire) -> None:
     """Answer every request with an empty result."""
     while await wire.request():
         await wire.send(json_answer())
+
+
+async def answer_in_pieces(wire: Wire) -> None:
+    """Answer every request with the pieces that the test has put into `upstream.answer` by then."""
+    while await wire.request():
+        for piece in wire.upstream.answer:
+            await wire.send(piece)
+            await asyncio.sleep(0)
 
 
 def post(path: str = "/up/mcp", body: bytes = CALL, *fields: str, host: str = "127.0.0.1") -> bytes:

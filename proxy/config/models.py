@@ -272,12 +272,14 @@ class Config(Model):
 
 
 def restart_keys(old: Config, new: Config) -> list[str]:
-    """Keys that differ but need a restart to take effect: the sockets and where state is kept."""
+    """Keys that differ but need a restart to take effect: the sockets, the shape of the log, where state is kept."""
     pairs: list[tuple[str, Any, Any]] = [
         ("listen.host", old.listen.host, new.listen.host),
         ("listen.port", old.listen.port, new.listen.port),
         ("listen.tls", old.listen.tls, new.listen.tls),
         ("admin", old.admin, new.admin),
+        ("log.format", old.log.format, new.log.format),
+        ("metrics", old.metrics, new.metrics),
         ("state_dir", old.state_dir, new.state_dir),
     ]
     return [name for name, before, after in pairs if before != after]

@@ -16,17 +16,16 @@ from proxy.dataplane.connection import CLOSED
 if TYPE_CHECKING:
     from proxy.dataplane.exchange import Head, Headers
     from proxy.dataplane.gate import Gate
+    from proxy.errors import Refusal
 
-_STATUS_LINES: Final = {
-    (minor, status.value): f"HTTP/1.{minor} {status.value} {status.phrase}\r\n" for status in HTTPStatus for minor in (0, 1)
-}
+_STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 #: Statuses that never have a body (RFC 9110 section 6.4.1).
 _BODILESS: Final = frozenset((204, 304))
 
 
 def head_bytes(status: int, headers: Headers, connection: str = "") -> bytes:
     """A response head in bytes; `connection` is the value of a Connection field to add, if any."""
-    line = _STATUS_LINES.get((1, status)) or f"HTTP/1.1 {status} \r\n"
+    line = _STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\n"
     lines = [line, *[f"{name}: {value}\r\n" for name, value in headers]]
     if connection:
         lines.append(f"Connection: {connection}\r\n")
@@ -61,6 +60,11 @@ class Answer:
     def gone(self) -> bool:
         """The client's connection is closed."""
         return self.gate.state == CLOSED
+
+    @property
+    def fault(self) -> Refusal | None:
+        """What the gate found wrong with the body."""
+        return self.gate.fault
 
     async def drain(self) -> None:
         """Wait until the transport's buffer is below its low-water mark; the gate cuts a reader that stalls."""

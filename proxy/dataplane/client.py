@@ -49,6 +49,8 @@ _PARSER: Final[dict[str, Any]] = {
     "max_field_size": 64 << 10,
     "max_headers": 256,
 }
+#: Fields that aiohttp would add to a streamed request.
+_AUTOMATIC: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 _HTTP_SCHEME: Final = {"ws": "http", "wss": "https"}
 
 
@@ -122,6 +124,8 @@ class UpstreamClient:
         self._deadlines = deadlines
         self._keepalive = Keepalive(config.pool.keepalive)
         self._slots = Slots(config.pool.max_connections)
+        self._closed = False
+        metrics.pool_limit += self._slots.limit
         parts = urlsplit(config.url)
         parts = parts._replace(scheme=_HTTP_SCHEME.get(parts.scheme, parts.scheme))
         self._url = URL(parts.geturl(), encoded=True)
@@ -196,7 +200,7 @@ class UpstreamClient:
         if announced is not None:
             self._keepalive.learn(announced)
         response = UpstreamResponse(
-            self, message.code, list(message.headers.items()), content, connection, connection.close
+            self, message.code, _text(message.raw_headers), content, connection, connection.close
         )
         content.on_eof(connection.release)
         return response
@@ -217,6 +221,7 @@ class UpstreamClient:
                 connector_owner=False,
                 request_class=Request,
                 cookie_jar=aiohttp.DummyCookieJar(),
+                skip_auto_headers=_AUTOMATIC,
                 timeout=self._timeout,
                 **_PARSER,
             )
@@ -228,7 +233,7 @@ class UpstreamClient:
         if not 200 <= response.status <= 599:
             response.close()
             raise UpstreamFailed("status")
-        fields = list(response.headers.items())
+        fields = _text(response.raw_headers)
         return UpstreamResponse(self, response.status, fields, response.content, response.connection, response.close)
 
     def release(self) -> None:
@@ -237,7 +242,10 @@ class UpstreamClient:
         self._slots.release()
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections and take the pool out of the metrics."""
+        if not self._closed:
+            self._closed = True
+            self.metrics.pool_limit -= self._slots.limit
         if self._session is not None:
             await self._session.close()
             self._session = None
@@ -256,6 +264,11 @@ class UpstreamClient:
             ssl=tls,
             ttl_dns_cache=10,
         )
+
+
+def _text(raw: tuple[tuple[bytes, bytes], ...]) -> Headers:
+    """Fields as they came; aiohttp's parsed ones have names in a case of its own."""
+    return [(name.decode(), value.decode("utf-8", "surrogateescape")) for name, value in raw]
 
 
 def _path_of(url: str) -> str:

@@ -1,6 +1,6 @@
 """aiohttp's client bent to a proxy's needs: exact header fields, and no stale connection. Part of the client's door.
 
-Only public API is overridden: `ClientRequest`'s update methods and `TCPConnector.connect`. `client.py` is the only user.
+Only public API is overridden: `ClientRequest`'s update methods and `TCPConnector.connect`. Used by `client.py` alone.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import aiohttp
 from multidict import CIMultiDict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
 
     from aiohttp.client_proto import ResponseHandler
     from aiohttp.connector import Connection
@@ -72,9 +71,6 @@ class Request(aiohttp.ClientRequest):
     def update_headers(self, headers: Any) -> None:
         self.headers = CIMultiDict(self._outbound.headers)
 
-    def update_auto_headers(self, skip_auto_headers: Iterable[str] | None) -> None:
-        return None
-
     def update_cookies(self, cookies: Any) -> None:
         return None
 
@@ -95,7 +91,10 @@ class Connector(aiohttp.TCPConnector):
         self._metrics = metrics
         self._poll = select.poll()
 
-    async def connect(self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout) -> Connection:
+    async def connect(
+        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+    ) -> Connection:
+        """A fresh connection, or one that the upstream still holds open."""
         while True:
             connection = await super().connect(req, traces, timeout)
             protocol = connection.protocol

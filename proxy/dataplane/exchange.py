@@ -6,8 +6,14 @@ No phase knows a socket or a library behind them.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from proxy.dataplane.gate import Gate
+    from proxy.errors import Refusal
 
 Headers = list[tuple[str, str]]
 """Header fields in the order received, case and repeats kept. Values are text decoded from UTF-8 (the grammar admits
@@ -43,6 +49,17 @@ class Head:
     expects_continue: bool
     """The client waits for 100 before it sends the body."""
 
+    def canonical(self) -> bytes:
+        """The head as a lane sees it: method, target and framing, and nothing that the gate has not decided."""
+        target = f"{self.path}?{self.query}" if self.query else self.path
+        if self.chunked:
+            framing = "Transfer-Encoding: chunked\r\n"
+        elif self.content_length is not None:
+            framing = f"Content-Length: {self.content_length}\r\n"
+        else:
+            framing = ""
+        return f"{self.method} {target} HTTP/1.1\r\nHost: lane\r\n{framing}\r\n".encode()
+
 
 class Exchange(Protocol):
     """What a lane offers to the pipeline: read the request, write one answer."""
@@ -65,6 +82,11 @@ class Exchange(Protocol):
     @property
     def gone(self) -> bool:
         """The client has left."""
+        ...
+
+    @property
+    def fault(self) -> Refusal | None:
+        """What is wrong with the body, once that is known."""
         ...
 
     async def read_body(self) -> bytes:
@@ -106,4 +128,17 @@ class Exchange(Protocol):
 
     def abort(self) -> None:
         """Reset the connection, so that what was sent so far cannot pass for a complete answer."""
+        ...
+
+
+Pipeline = Callable[[Exchange], Awaitable[None]]
+"""What answers one request: the handler."""
+
+
+class Lane(Protocol):
+    """What carries accepted requests from the gate to the pipeline."""
+
+    def connect(self, gate: Gate) -> asyncio.Protocol:
+        """The protocol for a new connection: the gate feeds it canonical heads and plain bodies. It makes an
+        `Exchange` of each request, sets `gate.answer` to it, runs the pipeline, and calls `gate.answered()`."""
         ...

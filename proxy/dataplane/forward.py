@@ -8,32 +8,22 @@ A request of which a byte may have left is never sent again (design section 4.4)
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 from proxy.dataplane.legacy_sse import EndpointEvent
 from proxy.dataplane.relay import relay
 from proxy.dataplane.rewrite import request_headers
 from proxy.dataplane.websocket import forward_websocket
-from proxy.errors import ConnectFailed, NoServer, PoolExhausted, Refusal
+from proxy.errors import ConnectFailed, NoServer, PoolExhausted, Refusal, UpstreamFailed
 
 if TYPE_CHECKING:
     from proxy.dataplane.client import UpstreamResponse
     from proxy.dataplane.connector import Body
     from proxy.dataplane.context import RequestContext
     from proxy.dataplane.exchange import Exchange
-    from proxy.dataplane.mirror import Mirrors
-    from proxy.dataplane.streams import Streams
+    from proxy.dataplane.parts import Parts
     from proxy.dataplane.upstream import Upstream
-
-
-class Parts(NamedTuple):
-    """What forwarding needs besides the request."""
-
-    streams: Streams
-    mirrors: Mirrors
-    clock: Callable[[], float]
-    """Monotonic seconds."""
 
 
 async def forward(ctx: RequestContext, parts: Parts) -> None:
@@ -71,7 +61,7 @@ def pick(ctx: RequestContext, tried: list[str]) -> Upstream | None:
 async def _round_trip(ctx: RequestContext, upstream: Upstream, parts: Parts) -> None:
     response = await _send(ctx, upstream, parts)
     try:
-        await relay(ctx, response, parts.streams)
+        await relay(ctx, response, parts)
     finally:
         response.close()
 
@@ -85,9 +75,15 @@ async def _send(ctx: RequestContext, upstream: Upstream, parts: Parts) -> Upstre
     if not target and head.query and upstream.takes_query:
         target = f"{upstream.target}?{head.query}"
     sent_at = parts.clock()
-    response = await upstream.client.send(head.method, target, headers, _body(ctx))
+    try:
+        response = await upstream.client.send(head.method, target, headers, _body(ctx))
+    except UpstreamFailed:
+        if ctx.exchange.fault is not None:  # a streamed body broke off on the client's side
+            raise ctx.exchange.fault from None
+        raise
     ctx.first_byte_at = parts.clock()
-    upstream.observe_latency(ctx.first_byte_at - sent_at)
+    if head.method == "POST":  # the head of a GET stream says nothing about how fast a server works
+        upstream.observe_latency(ctx.first_byte_at - sent_at)
     return response
 
 

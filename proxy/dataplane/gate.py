@@ -145,7 +145,7 @@ class Gate(Connection):
         lane = self.lane
         assert lane is not None  # noqa: S101 - only an admitted connection reads heads
         self.head = head
-        canonical = _canonical_head(head)
+        canonical = head.canonical()
         length = head.content_length or 0
         if not head.chunked and len(rest) == length:  # the whole request in one read: the common case
             self.state = ANSWER
@@ -294,15 +294,3 @@ class Gate(Connection):
             self.transport.pause_reading()
         else:
             self.transport.resume_reading()
-
-
-def _canonical_head(head: Head) -> bytes:
-    """The request head as the lane is to see it: nothing that the gate has not decided."""
-    target = f"{head.path}?{head.query}" if head.query else head.path
-    if head.chunked:
-        framing = "Transfer-Encoding: chunked\r\n"
-    elif head.content_length is not None:
-        framing = f"Content-Length: {head.content_length}\r\n"
-    else:
-        framing = ""
-    return f"{head.method} {target} HTTP/1.1\r\nHost: lane\r\n{framing}\r\n".encode()

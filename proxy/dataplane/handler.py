@@ -9,7 +9,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from proxy.dataplane.context import RequestContext
-from proxy.dataplane.forward import Parts, forward
+from proxy.dataplane.forward import forward
 from proxy.dataplane.identity import authenticate
 from proxy.dataplane.inspect import read_message
 from proxy.dataplane.match import match_route
@@ -19,6 +19,7 @@ from proxy.errors import InternalError, Refusal
 
 if TYPE_CHECKING:
     from proxy.dataplane.exchange import Exchange
+    from proxy.dataplane.parts import Parts
     from proxy.dataplane.recorder import Recorder
     from proxy.dataplane.snapshot import Live
 
@@ -34,6 +35,7 @@ class Handler:
 
     async def __call__(self, exchange: Exchange) -> None:
         ctx = RequestContext(exchange, self._live.snapshot, self._clock())  # read once: a reload never splits a request
+        ctx.snapshot.requests += 1
         self._recorder.begin(ctx)
         try:
             check_host_and_origin(ctx.head, ctx.snapshot.origins)  # 403
@@ -50,4 +52,5 @@ class Handler:
             reject(ctx, InternalError(type(bug).__name__))
             self._recorder.bug(ctx, bug)
         finally:
+            ctx.snapshot.requests -= 1
             self._recorder.record(ctx, self._clock())

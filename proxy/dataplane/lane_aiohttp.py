@@ -9,7 +9,6 @@ Only public API is used: `web.Server`, its protocol's methods, and `StreamReader
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from aiohttp import StreamReader
     from aiohttp.abc import AbstractStreamWriter
 
-    from proxy.dataplane.exchange import Exchange
+    from proxy.dataplane.exchange import Pipeline
     from proxy.dataplane.gate import Gate
 
 #: aiohttp's own limits and timers stand back: the gate has the stricter ones.
@@ -29,8 +28,6 @@ _NO_LIMIT: Final = 1 << 30
 _NO_TIMER_S: Final = 10 * 365 * 86400.0
 #: Body bytes that wait for the handler before the socket is no longer read.
 _READ_BUFFER_BYTES: Final = 64 << 10
-
-Pipeline = Callable[["Exchange"], Awaitable[None]]
 
 
 class AiohttpExchange(Answer):

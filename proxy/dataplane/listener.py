@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from proxy.config.models import Listen
-    from proxy.dataplane.lane_aiohttp import AiohttpLane
+    from proxy.dataplane.exchange import Lane
     from proxy.metrics import Metrics
 
 #: How often deadlines are looked at, seconds: the precision of every downstream deadline.
@@ -48,12 +48,13 @@ class Listener:
     """All client connections of one listening socket."""
 
     def __init__(self, listen: Listen, metrics: Metrics, on_refused: Callable[[Refusal, str], None]) -> None:
-        self.lane: AiohttpLane
+        self.lane: Lane
         self.draining = False
         self.connections: set[Connection] = set()
         self._metrics = metrics
         self._on_refused = on_refused
         self._server: asyncio.Server | None = None
+        self._tls: ssl.SSLContext | None = None
         self._loop = asyncio.get_running_loop()
         self.now = self._loop.time
         self.configure(listen)
@@ -62,9 +63,11 @@ class Listener:
         """Take limits and deadlines of a (new) configuration; they hold for what is read from now on."""
         self.limits = listen.limits
         self.timeouts = listen.timeouts
+        if self._tls is not None and listen.tls is not None:  # a renewed certificate holds for new connections
+            self._tls.load_cert_chain(listen.tls.certificate, listen.tls.key)
         self._cap = listen.limits.connections or int(resource.getrlimit(resource.RLIMIT_NOFILE)[0] * 0.4)
 
-    async def start(self, listen: Listen, lane: AiohttpLane) -> int:
+    async def start(self, listen: Listen, lane: Lane) -> int:
         """Bind and accept. Returns the port. Raises OSError when the address is taken or not ours."""
         self.lane = lane
         family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
@@ -77,9 +80,8 @@ class Listener:
         except BaseException:
             sock.close()
             raise
-        self._server = await self._loop.create_server(
-            lambda: Gate(self), sock=sock, ssl=_tls_context(listen), backlog=_BACKLOG
-        )
+        self._tls = _tls_context(listen)
+        self._server = await self._loop.create_server(lambda: Gate(self), sock=sock, ssl=self._tls, backlog=_BACKLOG)
         port: int = sock.getsockname()[1]
         return port
 

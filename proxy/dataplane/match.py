@@ -13,6 +13,7 @@ from proxy.dataplane.wellknown import METHODS as DISCOVERY_METHODS
 from proxy.errors import InvalidRequest, MethodNotAllowed, NoRoute, SessionGone
 
 if TYPE_CHECKING:
+    from proxy.dataplane.affinity import Session
     from proxy.dataplane.context import RequestContext
 
 _DISCOVERY_ALLOW: Final = (("Allow", ", ".join(sorted(DISCOVERY_METHODS))),)
@@ -34,11 +35,7 @@ def match_route(ctx: RequestContext) -> None:
         raise NoRoute
     if ctx.envelope is not None and ctx.envelope.batch:
         _check_batch(ctx)
-    session = session_of(ctx)
-    if session is None and ctx.head.query:
-        endpoint = target_of(ctx)
-        if endpoint is not None:
-            session, ctx.target = endpoint
+    session = _session(ctx)
     if session is not None:
         ctx.session = session
         ctx.pinned = ctx.snapshot.upstreams.get(session.server)
@@ -46,6 +43,16 @@ def match_route(ctx: RequestContext) -> None:
             raise SessionGone("server is gone")
     elif route.affinity is not None:
         ctx.affinity_key = affinity_key(ctx)
+
+
+def _session(ctx: RequestContext) -> Session | None:
+    """The session of the field, or of a legacy SSE endpoint's URL, which also says where to send."""
+    session = session_of(ctx)
+    if session is None and ctx.head.query:
+        endpoint = target_of(ctx)
+        if endpoint is not None:
+            session, ctx.target = endpoint
+    return session
 
 
 def _check_batch(ctx: RequestContext) -> None:

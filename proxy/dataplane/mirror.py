@@ -38,7 +38,7 @@ class Mirrors:
         self._draw = draw
 
     def copy(self, ctx: RequestContext, upstream: Upstream, percent: float) -> None:
-        """Send a copy of `ctx` to `upstream` for `percent` of the requests; only inspected POSTs have a body to copy."""
+        """Send a copy of `ctx` to `upstream` for `percent` of the requests; only an inspected POST has one to send."""
         if ctx.body is None or self._draw() * 100 >= percent or not upstream.available():
             return
         headers = [pair for pair in request_headers(ctx, upstream) if pair[0].lower() != "mcp-session-id"]

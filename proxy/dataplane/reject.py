@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def refusal_body(refusal: Refusal) -> bytes:
-    """`{"jsonrpc":"2.0","id":...,"error":{"code","message","data":{"source":"proxy","reason"}}}`; no id when unknown."""
+    """`{"jsonrpc":"2.0","id":...,"error":{"code","message","data":{"source":"proxy","reason"}}}`; no id if unknown."""
     body: dict[str, Any] = {"jsonrpc": "2.0"}
     if refusal.request_id is not None:
         body["id"] = refusal.request_id

@@ -15,11 +15,11 @@ from proxy.dataplane.rewrite import response_headers
 if TYPE_CHECKING:
     from proxy.dataplane.client import UpstreamResponse
     from proxy.dataplane.context import RequestContext
-    from proxy.dataplane.legacy_sse import EndpointEvent
-    from proxy.dataplane.streams import OpenStream, Streams
+    from proxy.dataplane.parts import Parts
+    from proxy.dataplane.streams import OpenStream
 
 
-async def relay(ctx: RequestContext, response: UpstreamResponse, streams: Streams) -> None:
+async def relay(ctx: RequestContext, response: UpstreamResponse, parts: Parts) -> None:
     """Write head and body of `response` to the client. Sets `ctx.outcome` when the body does not come to its end."""
     upstream = ctx.upstream
     assert upstream is not None  # noqa: S101 - forward() names it before it asks for an answer
@@ -28,7 +28,7 @@ async def relay(ctx: RequestContext, response: UpstreamResponse, streams: Stream
     idle_s = upstream.config.timeouts.idle
     try:
         if _is_event_stream(response):
-            await _relay_events(ctx, response, streams, idle_s)
+            await _relay_events(ctx, response, parts, idle_s)
         else:
             await _copy(ctx, response, idle_s)
     except Truncated:
@@ -56,15 +56,17 @@ async def _copy(ctx: RequestContext, response: UpstreamResponse, idle_s: float) 
     exchange.finish(chunk)
 
 
-async def _relay_events(ctx: RequestContext, response: UpstreamResponse, streams: Streams, idle_s: float) -> None:
+async def _relay_events(ctx: RequestContext, response: UpstreamResponse, parts: Parts, idle_s: float) -> None:
     """An SSE answer: like `_copy`, but it knows where an event ends, so that a drain never cuts one."""
     upstream = ctx.upstream
     assert upstream is not None  # noqa: S101 - as above
     ctx.streaming = True
-    stream = streams.open(ctx)
+    stream = parts.streams.open(ctx)
     upstream.metrics.open_streams += 1
     try:
-        await _copy_events(ctx, response, stream, idle_s)
+        chunk = await _first_event(ctx, response, idle_s)
+        ctx.first_byte_at = parts.clock()
+        await _copy_events(ctx, response, stream, idle_s, chunk)
     except asyncio.CancelledError:
         task = asyncio.current_task()
         if not stream.ending or ctx.exchange.gone or task is None:
@@ -73,15 +75,22 @@ async def _relay_events(ctx: RequestContext, response: UpstreamResponse, streams
         _end_drained(ctx, stream)
     finally:
         upstream.metrics.open_streams -= 1
-        streams.close(stream)
+        parts.streams.close(stream)
 
 
-async def _copy_events(ctx: RequestContext, response: UpstreamResponse, stream: OpenStream, idle_s: float) -> None:
-    exchange, tracker, endpoint = ctx.exchange, stream.tracker, ctx.endpoint
+async def _first_event(ctx: RequestContext, response: UpstreamResponse, idle_s: float) -> bytes:
+    """The first bytes of the stream; its head goes out before them when they are not here yet."""
     chunk = response.read_nowait()
     if not chunk and not response.ended:
-        exchange.flush()
+        ctx.exchange.flush()
         chunk = await _next(response, idle_s)
+    return chunk
+
+
+async def _copy_events(
+    ctx: RequestContext, response: UpstreamResponse, stream: OpenStream, idle_s: float, chunk: bytes
+) -> None:
+    exchange, tracker, endpoint = ctx.exchange, stream.tracker, ctx.endpoint
     while chunk or not response.ended:
         if endpoint is not None:
             chunk = endpoint.feed(chunk)

@@ -13,10 +13,10 @@ from typing import Final, NamedTuple
 
 from proxy.errors import BadRequest, HttpVersionNotSupported, MethodNotAllowed
 
-#: For the `Allow` of a 405 (RFC 9110 section 10.2.1).
-ALLOWED_METHODS: Final = "GET, HEAD, POST, DELETE, OPTIONS"
-#: Methods that would make a tunnel or an echo of us; never, whatever else the request says.
-_REFUSED_METHODS: Final = frozenset(("CONNECT", "TRACE"))
+#: POST carries messages; GET opens streams, DELETE ends sessions; OPTIONS is a browser's preflight; HEAD is GET.
+METHODS: Final = ("GET", "POST", "DELETE", "OPTIONS", "HEAD")
+#: Would make a tunnel or an echo of us: refused as such, whatever else the line says.
+_NEVER: Final = frozenset(("CONNECT", "TRACE"))
 #: Longest line that is remembered, characters; with the number of lines it bounds the memory.
 _REMEMBERED: Final = 512
 
@@ -66,19 +66,26 @@ def read_request_line(line: str) -> RequestLine:
     return _remembered(line) if len(line) <= _REMEMBERED else _read(line)
 
 
+def method_not_allowed() -> MethodNotAllowed:
+    """405 with what is allowed (RFC 9110 section 15.5.6)."""
+    return MethodNotAllowed(headers=(("Allow", ", ".join(METHODS)),))
+
+
 def _read(line: str) -> RequestLine:
     match = _LINE.fullmatch(line)
     if match is None:
         raise BadRequest("not a request line")
     method, target, major, minor = match.groups()
-    if method in _REFUSED_METHODS:
-        raise MethodNotAllowed(headers=(("Allow", ALLOWED_METHODS),))
+    if method in _NEVER:
+        raise method_not_allowed()
     if target == "*" and method == "OPTIONS":
         path, query, authority = "*", "", ""
     else:
         path, query, authority = _read_target(target)
     if major != "1" or minor > "1":
         raise HttpVersionNotSupported()
+    if method not in METHODS:
+        raise method_not_allowed()
     return RequestLine(method, path, query, int(minor), authority)
 
 

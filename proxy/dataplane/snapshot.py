@@ -27,12 +27,16 @@ if TYPE_CHECKING:
 class Snapshot:
     """One generation of the configuration, compiled."""
 
-    __slots__ = ("config", "generation", "origins", "public_prefix", "router", "sealer", "upstreams", "wellknown")
+    __slots__ = (
+        "config", "generation", "origins", "public_prefix", "requests", "router", "sealer", "upstreams", "wellknown",
+    )  # fmt: skip
 
     def __init__(
         self, generation: int, config: Config, upstreams: Mapping[str, Upstream], router: Router, sealer: Sealer
     ) -> None:
         self.generation = generation
+        #: Requests that read it now; one that an earlier snapshot serves keeps that one's connections alive.
+        self.requests = 0
         self.config = config
         self.upstreams = upstreams
         self.router = router
@@ -79,24 +83,29 @@ class Live:
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
-        self._retired: list[Upstream] = []
+        self._earlier: list[Snapshot] = []
 
     def swap(self, snapshot: Snapshot) -> None:
         """Put `snapshot` in force for every request that begins from now on."""
-        for name, upstream in self.snapshot.upstreams.items():
-            if snapshot.upstreams.get(name) is not upstream:
-                upstream.retired = True
-                self._retired.append(upstream)
+        self._earlier.append(self.snapshot)
         self.snapshot = snapshot
 
     async def close_retired(self) -> None:
-        """Close the connections of retired servers that have nothing in flight."""
-        idle = [upstream for upstream in self._retired if not upstream.in_flight]
-        self._retired = [upstream for upstream in self._retired if upstream.in_flight]
-        for upstream in idle:
-            await upstream.client.close()
+        """Close the connections of servers that only snapshots without requests know, copies to them included."""
+        done = [each for each in self._earlier if not each.requests and not _busy(each)]
+        self._earlier = [each for each in self._earlier if each not in done]
+        kept = {id(upstream) for each in (self.snapshot, *self._earlier) for upstream in each.upstreams.values()}
+        retired = {id(upstream): upstream for each in done for upstream in each.upstreams.values()}
+        for key, upstream in retired.items():
+            if key not in kept:
+                await upstream.client.close()
 
     async def close(self) -> None:
         """Close every connection."""
-        for upstream in [*self._retired, *self.snapshot.upstreams.values()]:
-            await upstream.client.close()
+        for snapshot in (*self._earlier, self.snapshot):
+            for upstream in snapshot.upstreams.values():
+                await upstream.client.close()
+
+
+def _busy(snapshot: Snapshot) -> bool:
+    return any(upstream.in_flight for upstream in snapshot.upstreams.values())

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from proxy.dataplane.client import UpstreamClient
     from proxy.metrics import ServerMetrics
 
-#: Half-life of the latency average in samples: new = old + (sample - old) * this.
+#: Weight of a new sample in the latency average.
 _EWMA_WEIGHT: Final = 0.2
 
 
@@ -23,7 +23,7 @@ class Upstream:
     """One server: its configuration, its client, and counters that requests update as they pass."""
 
     __slots__ = (
-        "client", "config", "in_flight", "latency_ewma_s", "metrics", "name", "plan", "retired", "takes_query", "target",
+        "client", "config", "in_flight", "latency_ewma_s", "metrics", "name", "plan", "takes_query", "target",
     )  # fmt: skip
 
     def __init__(self, name: str, config: Server, client: UpstreamClient, metrics: ServerMetrics) -> None:
@@ -40,12 +40,10 @@ class Upstream:
         self.in_flight = 0
         #: Average time to the head of the answer, seconds; 0 until the first sample, so that a new server is tried.
         self.latency_ewma_s = 0.0
-        #: A reload took this server out; its client closes once nothing is in flight.
-        self.retired = False
 
     def available(self) -> bool:
-        """Whether new traffic may go here; breakers and health join this question later."""
-        return not self.retired
+        """Whether new traffic may go here. A server of the snapshot always may: what is down shows when it is asked."""
+        return True
 
     def observe_latency(self, seconds: float) -> None:
         """Take one time to first byte into the average."""

@@ -32,9 +32,7 @@ async def test_a_call_reaches_the_configured_url_and_its_answer_comes_back(
     assert upstream.seen[0].endswith(b"\r\n\r\n" + CALL)
 
 
-async def test_events_arrive_one_by_one_while_the_stream_is_open(
-    upstream: ScriptedUpstream, client: RawClient
-) -> None:
+async def test_events_arrive_one_by_one_while_the_stream_is_open(upstream: ScriptedUpstream, client: RawClient) -> None:
     """Each event is at the client before the next one is written."""
     step = asyncio.Event()
 
