@@ -45,14 +45,13 @@ async def test_a_legacy_tool_runs_on_when_its_client_goes_away(stack: Stack):
 
 
 async def test_a_modern_tool_stops_at_once_when_its_client_goes_away(stack: Stack):
-    """In 2026-07-28 closing the stream is the cancellation, so the proxy must close its own side at once."""
+    """In 2026-07-28 closing the stream is the cancellation: a tool that says nothing for 30 s still learns of it."""
     async with raw_client(stack.url("fixture")) as client:
-        async with client.call_modern("slow_steps", {"label": "hung-up", "steps": 100, "pause": 0.1}) as answer:
+        async with client.call_modern("slow_steps", {"label": "hung-up", "steps": 2, "pause": 30}) as answer:
             assert answer.status == 200
-            await first_events(answer, 2)
-        left_at = time.monotonic()
+            ((_, progress),) = await first_events(answer, 1)
+            assert progress is not None
         assert await journal_has(stack, "cancelled:hung-up", within_s=1)
-        assert time.monotonic() - left_at < 1
 
 
 async def test_the_standing_stream_can_be_opened_again_right_after_it_broke(stack: Stack):
