@@ -1,0 +1,30 @@
+"""MCP Manager proxy: a transparent reverse proxy for the Model Context Protocol. It relays bytes and adds policy.
+
+Planes
+    data plane    `dataplane/`: what happens to a request; one file per phase
+    admin plane   `admin/`: its own port for probes and metrics
+    background    `background/`: the only place that starts tasks
+
+The walk of one request, from socket to record, in one direction
+    1  dataplane/gate.py       owns the connection: strict head, body framing, pipelining, deadlines
+    2  dataplane/handler.py    the phases in order, on one screen; then exactly one record
+    3  dataplane/inspect.py    reads the body once and its JSON-RPC envelope (mcp/)
+    4  dataplane/match.py      finds the route, and the session that binds to one server
+    5  dataplane/forward.py    pick a server -> send -> the next one only if nothing was sent
+    6  dataplane/relay.py      the answer, piece by piece as it comes
+
+Words
+    downstream / upstream      the client's side / the server's side of the proxy
+    Server, Upstream           one MCP server as configured / as it lives in this process
+    Route, Condition           which requests go to which servers
+    strategy, affinity         how a server is chosen / what keeps requests on one
+    era                        legacy (up to 2025-11-25) or modern (from 2026-07-28)
+    envelope                   the JSON-RPC frame of a body, as far as a decision needs it
+    Exchange, lane             one request and its answer as phases see them / what carries them from the gate
+    snapshot                   everything a request reads, compiled from one configuration and swapped whole
+    refusal / failure          the proxy said no / the upstream did not answer
+    outcome                    how a request ended, one word
+    drain                      ending without failing a request
+
+Imports go one way: cli -> app -> admin, background -> dataplane -> mcp, config, errors, metrics, log.
+"""
