@@ -37,11 +37,11 @@ class BoundaryTracker:
         """That byte was a CR: an LF right behind it belongs to the same line end."""
 
     def feed(self, chunk: bytes) -> None:
-        """Take the next bytes into account. The last four are enough: four bytes of line ends hold an empty line."""
+        """Take the next bytes into account. The last three are enough: three bytes of line ends hold an empty line."""
         if chunk.endswith((b"\n\n", b"\r\n\r\n")):
             self.at_boundary, self._ended, self._after_cr = True, True, False
             return
-        for byte in chunk[-4:]:
+        for byte in chunk[-3:]:
             if byte == 0x0A and self._after_cr:
                 self._after_cr = False
             elif byte in b"\r\n":
@@ -82,8 +82,8 @@ class FirstEvent:
             self._start = self._end
         if len(self._held) > MAX_FIRST_EVENT:
             raise UpstreamFailed("no endpoint event at the start of the stream")
-        # An empty line is two line ends of at most two bytes each: only the last three bytes can begin one.
-        self._searched = max(self._start, len(self._held) - 3)
+        # Of an empty line that is still to come, only the line end before it can be here: the last byte.
+        self._searched = max(self._start, len(self._held) - 1)
         return False
 
     def rewritten(self, endpoint: str) -> bytes:

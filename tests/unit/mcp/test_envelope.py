@@ -244,21 +244,31 @@ FOLDS = [
 PARSERS = [parser(fold, last) for fold in FOLDS for last in (True, False)]
 
 
-def seen_by(fold: Any, load: Any, body: str) -> tuple[Any, ...]:
-    """What a server with that parser acts on."""
+#: Where each method of `documents` has its target.
+TARGETS = {"tools/call": ("name",), "resources/read": ("uri",), "tasks/get": ("taskId",)}
+REFERENCES = {"ref/prompt": ("ref", "name"), "ref/resource": ("ref", "uri")}
 
-    def member(value: Any, key: str) -> Any:
-        return value.get(fold(key)) if isinstance(value, dict) else None
+
+def seen_by(fold: Any, load: Any, body: str) -> tuple[Any, ...]:
+    """What a server with that parser acts on: method, id, target and revision."""
+
+    def member(value: Any, *path: str) -> Any:
+        for key in path:
+            value = value.get(fold(key)) if isinstance(value, dict) else None
+        return value
 
     document = load(body)
-    params = member(document, "params")
-    meta, completes = member(params, "_meta"), member(document, "method") == "completion/complete"
-    reference = member(params, "ref") if completes else None
+    method, params = member(document, "method"), member(document, "params")
+    path = TARGETS.get(method) or REFERENCES.get(member(params, "ref", "type"), ("ref", "type"))
+    target, revision = member(params, *path), member(params, "_meta", VERSION_KEY)
+    named = target if path[-1] != "type" else None
+    # a revision that is no text is unknown to every server, whatever stands in it
     return (
-        *(member(document, key) for key in ("jsonrpc", "id", "method")),
-        *(member(params, key) for key in ("name", "uri", "taskId")),
-        *(member(reference, key) for key in ("type", "name", "uri")),
-        member(meta, VERSION_KEY),
+        member(document, "jsonrpc"),
+        member(document, "id"),
+        method,
+        named,
+        revision if isinstance(revision, str) else "",
     )
 
 
@@ -273,15 +283,7 @@ def test_every_server_sees_what_we_see(document: list[tuple[str, Any]]) -> None:
         return
     views = [seen_by(fold, load, body) for fold, load in PARSERS]
     assert all(view == views[0] for view in views)
-    _, identity, method, name, uri, task, kind, reference_name, reference_uri, _ = views[0]
-    assert (message.method, message.id) == (method, identity)
-    target = {
-        "tools/call": name,
-        "resources/read": uri,
-        "tasks/get": task,
-        "completion/complete": reference_name if kind == "ref/prompt" else reference_uri,
-    }
-    assert message.target == (target[method] or "")
+    assert (message.method, message.id, message.target) == (views[0][2], views[0][1], views[0][3] or "")
 
 
 # --- the JSON-RPC frame (R) -----------------------------------------------------------------------------------------
@@ -495,6 +497,12 @@ def test_what_a_modern_server_answers_itself_passes(version: str, meta: object) 
     request = call("tools/call", {"_meta": meta, "name": "danger"})
     for wrong in ({"mcp-method": "tools/list"}, {"mcp-method": "tools/call", "mcp-name": "safe"}):
         assert type(refusal(request, {**fields, **wrong})) is HeaderMismatch
+
+
+@pytest.mark.parametrize("declared", [f"{LEGACY}, {MODERN}", f"{MODERN}, {LEGACY}", f"{LEGACY}, {LEGACY}"])
+def test_a_repeated_version_header_is_refused(declared: str) -> None:
+    """Servers that read the first and the last would disagree on the era, even over a body that names no revision."""
+    assert type(refusal(call("tools/call", {"name": "a"}), {"mcp-protocol-version": declared})) is HeaderMismatch
 
 
 def test_modern_notifications_need_no_mirrors_but_no_wrong_ones_either() -> None:
