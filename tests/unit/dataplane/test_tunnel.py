@@ -125,7 +125,7 @@ async def opened(port: int, **options: Any) -> Tunnel:
 async def until(condition: Callable[[], bool]) -> None:
     """Let the loop turn until something holds; the test's own deadline bounds it."""
     async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - there is no event for bytes in a buffer
+        while not condition():
             await asyncio.sleep(0.002)
 
 
