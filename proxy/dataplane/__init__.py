@@ -4,7 +4,7 @@
     the lane         lane_aiohttp, answer; `exchange` is what a lane offers
     the phases       handler: origin, identity, inspect, match, forward, relay, recorder; reject says no
     the choice       router, route_tree, conditions, globs, networks; balancer, rendezvous; affinity
-    the upstream     upstream, client, connector, rewrite, deadlines; tunnel, handshake, websocket
+    the upstream     upstream, client, connector, tcp, rewrite, deadlines; tunnel, handshake, websocket
     by name          legacy_sse, wellknown, mirror, streams
     the state        snapshot, context, parts
 

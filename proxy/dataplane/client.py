@@ -25,6 +25,7 @@ import aiohttp
 from aiohttp.http import HttpProcessingError
 from yarl import URL
 
+from proxy.dataplane import tcp
 from proxy.dataplane.connector import Body, Connector, Keepalive, Outbound, Request, Slots
 from proxy.errors import ConnectFailed, PoolExhausted, UpstreamFailed, UpstreamTimeout
 
@@ -263,6 +264,7 @@ class UpstreamClient:
             keepalive_timeout=max(self._config.pool.keepalive, 0.001),
             ssl=tls,
             ttl_dns_cache=10,
+            socket_factory=tcp.new_socket,
         )
 
 

@@ -11,6 +11,7 @@ import socket
 import ssl
 from typing import TYPE_CHECKING, Final
 
+from proxy.dataplane import tcp
 from proxy.dataplane.connection import ANSWER, BODY, TUNNEL, Connection
 from proxy.dataplane.gate import Gate
 from proxy.dataplane.reject import refusal_bytes
@@ -26,22 +27,6 @@ if TYPE_CHECKING:
 #: How often deadlines are looked at, seconds: the precision of every downstream deadline.
 TICK_S: Final = 0.1
 _BACKLOG: Final = 4096
-#: A vanished peer is noticed after 30 s + 3 x 10 s; unacknowledged data kills the connection after 60 s.
-_TCP_OPTIONS: Final = (
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
-    (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPIDLE", 0), 30),
-    (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPINTVL", 0), 10),
-    (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPCNT", 0), 3),
-    (socket.IPPROTO_TCP, getattr(socket, "TCP_USER_TIMEOUT", 0), 60_000),
-)
-
-
-def set_tcp_options(sock: socket.socket) -> None:
-    """Keep-alive probes and TCP_USER_TIMEOUT; accepted sockets inherit them from a listening one (Linux)."""
-    for level, option, value in _TCP_OPTIONS:
-        if option:
-            sock.setsockopt(level, option, value)
 
 
 class Listener:
@@ -74,7 +59,7 @@ class Listener:
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            set_tcp_options(sock)
+            tcp.set_options(sock)
             sock.bind((listen.host, listen.port))
             sock.setblocking(False)
         except BaseException:
