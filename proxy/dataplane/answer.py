@@ -72,7 +72,7 @@ class Answer:
 
     def respond(self, status: int, headers: Headers, body: bytes) -> None:
         """Send the whole answer in one write, with its Content-Length."""
-        self.start(status, [*headers, ("Content-Length", str(len(body)))])
+        self.start(status, headers if status in _BODILESS else [*headers, ("Content-Length", str(len(body)))])
         self.finish(b"" if self.head.method == "HEAD" else body)
 
     def start(self, status: int, headers: Headers) -> None:

@@ -26,7 +26,7 @@ from aiohttp.http import HttpProcessingError
 from yarl import URL
 
 from proxy.dataplane import tcp
-from proxy.dataplane.connector import Body, Connector, Keepalive, Outbound, Request, Slots
+from proxy.dataplane.connector import Body, Connector, Keepalive, Outbound, Request, Response, Slots
 from proxy.errors import ConnectFailed, PoolExhausted, UpstreamFailed, UpstreamTimeout
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Truncated(Exception):
 class UpstreamResponse:
     """The answer of an upstream: its head, and its body as it arrives."""
 
-    __slots__ = ("_abandon", "_client", "_content", "_protocol", "headers", "status")
+    __slots__ = ("_abandon", "_client", "_content", "_ends_with", "headers", "status")
 
     def __init__(
         self,
@@ -70,15 +70,15 @@ class UpstreamResponse:
         status: int,
         headers: Headers,
         content: StreamReader,
-        connection: Connection | None,
+        ends_with: ResponseHandler | None,
         abandon: Callable[[], None],
     ) -> None:
         self.status = status
         self.headers = headers
         self._client = client
         self._content = content
-        #: None once the whole answer is here: the connection has gone back to the pool already.
-        self._protocol = connection.protocol if connection is not None else None
+        #: The connection whose end is the end of the body; None for a body that says itself where it ends.
+        self._ends_with = ends_with
         self._abandon = abandon
 
     @property
@@ -89,9 +89,12 @@ class UpstreamResponse:
     def read_nowait(self) -> bytes:
         """What has arrived of the body, b'' for nothing; raises `Truncated`."""
         try:
-            return self._content.read_nowait()
+            chunk = self._content.read_nowait()
         except (aiohttp.ClientError, OSError) as error:
             raise Truncated(type(error).__name__) from None
+        if self._ends_with is not None:
+            self._check_end(self._ends_with)
+        return chunk
 
     async def read(self) -> bytes:
         """The next piece of the body, b'' at its end; raises `Truncated`."""
@@ -99,8 +102,8 @@ class UpstreamResponse:
             chunk = await self._content.readany()
         except (aiohttp.ClientError, OSError) as error:
             raise Truncated(type(error).__name__) from None
-        if not chunk and self._protocol is not None:
-            self._check_end(self._protocol)
+        if self._ends_with is not None:
+            self._check_end(self._ends_with)
         return chunk
 
     def close(self) -> None:
@@ -111,7 +114,7 @@ class UpstreamResponse:
 
     def _check_end(self, protocol: ResponseHandler) -> None:
         """A body that ends with the connection is complete only if the connection ended in order."""
-        error = protocol.exception()
+        error = protocol.exception() if self._content.at_eof() else None
         if error is not None and not isinstance(error, aiohttp.ServerDisconnectedError):
             raise Truncated(type(error).__name__)
 
@@ -200,8 +203,9 @@ class UpstreamClient:
         announced = message.headers.get("Keep-Alive")
         if announced is not None:
             self._keepalive.learn(announced)
+        ends_with = protocol if Response.ends_with_connection(message.headers, content) else None
         response = UpstreamResponse(
-            self, message.code, _text(message.raw_headers), content, connection, connection.close
+            self, message.code, _text(message.raw_headers), content, ends_with, connection.close
         )
         content.on_eof(connection.release)
         return response
@@ -221,6 +225,7 @@ class UpstreamClient:
                 connector=connector,
                 connector_owner=False,
                 request_class=Request,
+                response_class=Response,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 skip_auto_headers=_AUTOMATIC,
                 timeout=self._timeout,
@@ -234,8 +239,10 @@ class UpstreamClient:
         if not 200 <= response.status <= 599:
             response.close()
             raise UpstreamFailed("status")
-        fields = _text(response.raw_headers)
-        return UpstreamResponse(self, response.status, fields, response.content, response.connection, response.close)
+        fields, content = _text(response.raw_headers), response.content
+        assert isinstance(response, Response)  # noqa: S101 - the session makes no others
+        ends_with = response.protocol if Response.ends_with_connection(response.headers, content) else None
+        return UpstreamResponse(self, response.status, fields, content, ends_with, response.close)
 
     def release(self) -> None:
         """An exchange is over."""

@@ -10,6 +10,7 @@ import select
 import time
 from collections import deque
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,9 @@ import aiohttp
 from multidict import CIMultiDict
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
 
+    from aiohttp import StreamReader
     from aiohttp.client_proto import ResponseHandler
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
@@ -82,6 +85,25 @@ class Request(aiohttp.ClientRequest):
             super().update_body_from_data(body, _stacklevel + 1)
 
 
+class Response(aiohttp.ClientResponse):
+    """aiohttp's response, which keeps what tells how its connection ended."""
+
+    protocol: ResponseHandler | None = None
+
+    async def start(self, connection: Connection) -> aiohttp.ClientResponse:
+        self.protocol = connection.protocol
+        return await super().start(connection)
+
+    @staticmethod
+    def ends_with_connection(headers: Mapping[str, str], content: StreamReader) -> bool:
+        """Whether a body ends with its connection (RFC 9112 section 6.3), where a broken one is no end."""
+        return (
+            "Content-Length" not in headers
+            and content is not aiohttp.EMPTY_PAYLOAD
+            and "chunked" not in headers.get("Transfer-Encoding", "").lower()
+        )
+
+
 class Connector(aiohttp.TCPConnector):
     """aiohttp's pool, which refuses to reuse a connection that the upstream has closed or is about to close."""
 
@@ -102,9 +124,9 @@ class Connector(aiohttp.TCPConnector):
                 raise aiohttp.ServerDisconnectedError
             state = vars(protocol)
             if "idle_since" not in state:
-                state["idle_since"] = inf
+                state["idle_since"] = -inf  # not known: once the upstream is hasty, that is too long
                 self._metrics.pool_connects += 1
-            elif self._expired(state["idle_since"]) or self._readable(protocol):
+            elif protocol.should_close or self._expired(state["idle_since"]) or self._readable(protocol):
                 connection.close()
                 continue
             else:
@@ -118,7 +140,10 @@ class Connector(aiohttp.TCPConnector):
         return self._keepalive.hasty and time.monotonic() - idle_since > self._keepalive.reuse_s
 
     def _readable(self, protocol: ResponseHandler) -> bool:
-        """An idle connection with something to read has its end there, or an answer to nothing."""
+        """An idle connection with something to read has its end there, or an answer to nothing.
+
+        What the event loop has read already shows in `should_close`.
+        """
         transport = protocol.transport
         sock = transport.get_extra_info("socket") if transport is not None else None
         if sock is None:
@@ -156,7 +181,8 @@ class Slots:
             if waiter.done() and not waiter.cancelled():
                 self.release()
             else:
-                self._waiters.remove(waiter)
+                with suppress(ValueError):  # `release` drops those who gave up
+                    self._waiters.remove(waiter)
             raise
 
     def release(self) -> None:

@@ -64,6 +64,9 @@ async def _relay_events(ctx: RequestContext, response: UpstreamResponse, parts: 
     stream = parts.streams.open(ctx)
     upstream.metrics.open_streams += 1
     try:
+        if stream.ending:  # it begins in a drain
+            _end_drained(ctx, stream)
+            return
         chunk = await _first_event(ctx, response, idle_s)
         ctx.first_byte_at = parts.clock()
         await _copy_events(ctx, response, stream, idle_s, chunk)

@@ -84,6 +84,8 @@ class Live:
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
         self._earlier: list[Snapshot] = []
+        #: Servers that no snapshot with requests knows, by identity; copies to them may still be under way.
+        self._retired: dict[int, Upstream] = {}
 
     def swap(self, snapshot: Snapshot) -> None:
         """Put `snapshot` in force for every request that begins from now on."""
@@ -92,20 +94,21 @@ class Live:
 
     async def close_retired(self) -> None:
         """Close the connections of servers that only snapshots without requests know, copies to them included."""
-        done = [each for each in self._earlier if not each.requests and not _busy(each)]
-        self._earlier = [each for each in self._earlier if each not in done]
+        done = [each for each in self._earlier if not each.requests]
+        self._earlier = [each for each in self._earlier if each.requests]
         kept = {id(upstream) for each in (self.snapshot, *self._earlier) for upstream in each.upstreams.values()}
-        retired = {id(upstream): upstream for each in done for upstream in each.upstreams.values()}
-        for key, upstream in retired.items():
-            if key not in kept:
+        for each in done:
+            left = (upstream for upstream in each.upstreams.values() if id(upstream) not in kept)
+            self._retired.update({id(upstream): upstream for upstream in left})
+        for key, upstream in list(self._retired.items()):
+            if not upstream.in_flight:
                 await upstream.client.close()
+                self._retired.pop(key, None)
 
     async def close(self) -> None:
         """Close every connection."""
         for snapshot in (*self._earlier, self.snapshot):
             for upstream in snapshot.upstreams.values():
                 await upstream.client.close()
-
-
-def _busy(snapshot: Snapshot) -> bool:
-    return any(upstream.in_flight for upstream in snapshot.upstreams.values())
+        for upstream in self._retired.values():
+            await upstream.client.close()
