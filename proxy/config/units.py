@@ -171,7 +171,9 @@ class RevisionRange(_Parsed):
         return cls(match[1] or "=", match[2])
 
     def holds(self, revision: str) -> bool:
-        """Whether `revision` (an ISO date) lies in the range."""
+        """Whether `revision` (an ISO date) lies in the range; '' (unknown) lies in none."""
+        if not revision:
+            return False
         if self.operator == "=":
             return revision == self.revision
         if self.operator == ">=":

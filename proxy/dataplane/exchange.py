@@ -25,7 +25,7 @@ class Head:
     """A request head that passed the strict grammar of `head.py`."""
 
     method: str
-    """GET, HEAD, POST, DELETE, OPTIONS or another token, as sent."""
+    """GET, HEAD, POST, DELETE or OPTIONS."""
     path: str
     """Path of the target as sent: never decoded, free of dot segments, empty segments and encoded slashes or dots."""
     query: str

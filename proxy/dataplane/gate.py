@@ -214,6 +214,8 @@ class Gate(Connection):
         self.fault = refusal
         self.state = LINGER
         self.deadline = self.listener.now() + LINGER_S
+        self._overheld = True  # read no more until the answer is out: `swallow` would close before it
+        self._update_reading()
         if self.answer is None:  # the handler has not begun yet: it will find `fault`
             return
         if self.answer.finished:
@@ -226,8 +228,11 @@ class Gate(Connection):
     # --- what the lane tells --------------------------------------------------------------------------------------
 
     def must_close(self) -> bool:
-        """Whether the answer that begins now has to be the last one on this connection."""
-        return self.state != ANSWER or self.listener.draining
+        """Whether the answer that begins now has to be the last one on this connection.
+
+        A lane that is still full holds a body that nobody has read: it closes when its handler is done.
+        """
+        return self.state != ANSWER or self._lane_full or self.listener.draining
 
     def answered(self) -> None:
         """The handler is done with the current request: go on with the next one, or close."""
@@ -235,6 +240,8 @@ class Gate(Connection):
         if self.state == CLOSED or self.transport.is_closing():
             return
         if answer is None or not answer.finished or answer.closing or self.state != ANSWER:
+            self._overheld = self._lane_full = False
+            self._update_reading()
             self.linger()
             return
         self.state = HEAD

@@ -40,8 +40,8 @@ class Handler:
         try:
             check_host_and_origin(ctx.head, ctx.snapshot.origins)  # 403
             authenticate(ctx)  # 401, before the body is read
-            await read_message(ctx)  # 400, 405, 408, 413, 415
-            match_route(ctx)  # 404
+            await read_message(ctx)  # 400, 404, 408, 413, 415
+            match_route(ctx)  # 404, 405
             await forward(ctx, self._parts)  # 426, 502, 503, 504; streams
         except Refusal as refusal:
             reject(ctx, refusal)

@@ -7,24 +7,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from proxy.errors import MethodNotAllowed, NoRoute, UnsupportedMediaType
+from proxy.errors import NoRoute, UnsupportedMediaType
 from proxy.mcp.envelope import read_envelope
 from proxy.mcp.revisions import revision_of
 
 if TYPE_CHECKING:
     from proxy.dataplane.context import RequestContext
 
-#: POST carries messages; GET opens streams, DELETE ends sessions; OPTIONS is a browser's preflight; HEAD is GET.
-_METHODS: Final = frozenset(("POST", "GET", "DELETE", "OPTIONS", "HEAD"))
-_ALLOW: Final = (("Allow", "GET, POST, DELETE, OPTIONS, HEAD"),)
 _UTF8: Final = frozenset(("utf-8", "utf8", '"utf-8"'))
 
 
 async def read_message(ctx: RequestContext) -> None:
-    """Fill `ctx.envelope`, `ctx.message` and `ctx.revision`. Raises 404, 405, 415 and the refusals of a bad body."""
+    """Fill `ctx.envelope`, `ctx.message` and `ctx.revision`. Raises 404, 415 and the refusals of a bad body."""
     head = ctx.head
-    if head.method not in _METHODS:
-        raise MethodNotAllowed(headers=_ALLOW)
     router = ctx.snapshot.router
     if not router.serves(head.path) and ctx.snapshot.wellknown.match(head.path) is None:
         raise NoRoute

@@ -9,6 +9,7 @@ Only public API is used: `web.Server`, its protocol's methods, and `StreamReader
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
@@ -112,6 +113,14 @@ class _LaneTransport(asyncio.Transport):
     abort = close
 
 
+def _silence() -> logging.Logger:
+    """aiohttp quotes requests in what it logs; all that is worth saying is in our own record."""
+    logger = logging.getLogger("proxy.lane.aiohttp")
+    logger.addHandler(logging.NullHandler())
+    logger.propagate = False
+    return logger
+
+
 class AiohttpLane:
     """Makes one aiohttp protocol per connection and hands each request to the pipeline."""
 
@@ -125,6 +134,7 @@ class AiohttpLane:
             auto_decompress=False,
             keepalive_timeout=_NO_TIMER_S,
             lingering_time=0,
+            logger=_silence(),
             max_field_size=_NO_LIMIT,
             max_line_size=_NO_LIMIT,
             read_bufsize=_READ_BUFFER_BYTES,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.dataplane.rewrite import request_headers, response_headers
 from proxy.dataplane.tunnel import open_tunnel, relay
-from proxy.errors import UpgradeRequired
+from proxy.errors import Refusal, UpgradeRequired
 
 if TYPE_CHECKING:
     from proxy.dataplane.context import RequestContext
@@ -31,7 +31,11 @@ async def forward_websocket(ctx: RequestContext, upstream: Upstream) -> None:
     target = f"{upstream.target}?{head.query}" if head.query and upstream.takes_query else ""
     tunnel = await open_tunnel(upstream, request_headers(ctx, upstream), target, timeouts.first_byte)
     ctx.status = tunnel.status
-    headers = response_headers(ctx, tunnel.status, tunnel.headers)
+    try:
+        headers = response_headers(ctx, tunnel.status, tunnel.headers)
+    except Refusal:
+        tunnel.writer.transport.abort()
+        raise
     if tunnel.status != 101:
         ctx.bytes_out = len(tunnel.body)
         exchange.respond(tunnel.status, [pair for pair in headers if pair[0].lower() != "content-length"], tunnel.body)

@@ -81,20 +81,7 @@ def test_every_input_has_a_name_of_its_own() -> None:
     assert len(names) == len(set(names))
 
 
-#: The gate closes before such an answer is out, or without having said so in it, when more of the body keeps coming.
-RACES = {f"H10 extension of {size} bytes" for size in (1 << 20, 20 << 20)} | {
-    "H28b 900,000 chunks of one byte", "H31 a gzip bomb",
-}  # fmt: skip
-
-
-def _parameter(case: Refused) -> Any:
-    marks = (
-        [pytest.mark.xfail(reason="the gate's ending races with the rest of the body")] if case.name in RACES else []
-    )
-    return pytest.param(case, id=case.name, marks=marks)
-
-
-@pytest.mark.parametrize("case", [_parameter(case) for case in REFUSED])
+@pytest.mark.parametrize("case", REFUSED, ids=[case.name for case in REFUSED])
 def test_hostile_input_is_refused(case: Refused, proxy: ProxyProcess, upstream: ScriptedUpstream) -> None:
     """The stated answer, once, in the fixed form; then the connection is closed or good for another request."""
     seen = len(upstream.seen)

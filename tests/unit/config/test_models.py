@@ -48,15 +48,15 @@ def test_the_public_prefix_is_the_path_of_the_public_url() -> None:
     assert config(listen={"public_url": "https://x.example/a/b/"}).public_prefix == "/a/b"
 
 
-def test_only_sockets_and_the_state_directory_need_a_restart() -> None:
-    """Everything else is swapped in while requests run."""
+def test_only_what_is_built_once_needs_a_restart() -> None:
+    """Sockets, the state directory, the log's shape and the cap on labels; all else is swapped in while requests run."""
     before = config()
     after = config(
-        listen={"port": 1, "limits": {"body": "1MiB"}}, admin={"port": 2}, state_dir="x", log={"level": "debug"},
+        listen={"port": 1, "limits": {"body": "1MiB"}}, admin={"port": 2}, state_dir="x", log={"level": "debug", "format": "console"},
         sessions={"ttl": "1h"}, metrics={"max_servers": 1}, servers={"b": {"url": "http://b/"}},
     )  # fmt: skip
     assert restart_keys(before, before) == []
-    assert restart_keys(before, after) == ["listen.port", "admin", "state_dir"]
+    assert restart_keys(before, after) == ["listen.port", "admin", "log.format", "metrics", "state_dir"]
 
 
 def test_a_dump_shows_no_credential() -> None:
