@@ -29,7 +29,7 @@ from proxy.background.config_watch import ConfigWatch
 from proxy.background.supervisor import Supervisor
 from proxy.config.loader import load
 from proxy.config.models import restart_keys
-from proxy.config.problems import ConfigError
+from proxy.config.problems import ConfigError, Problem
 from proxy.dataplane.affinity import Sealer, load_or_create_key
 from proxy.dataplane.deadlines import Deadlines
 from proxy.dataplane.handler import Handler
@@ -44,7 +44,7 @@ from proxy.mcp.methods import metric_label
 from proxy.metrics import Metrics, new_registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from proxy.config.models import Config
     from proxy.dataplane.exchange import Lane, Pipeline
@@ -83,7 +83,8 @@ class App:
         self._builder = SnapshotBuilder(
             self.metrics, _sealer_of, self._deadlines, lambda: datetime.now(UTC), self._draw
         )
-        self.live = Live(self._builder.build(config, None))
+        self._prepared = self._builder.build(config, None)
+        self.live = Live(self._prepared)
         self._recorder = Recorder(self.metrics, log.AccessLog(stream, config.log.format), _logs_access(config))
         self._streams = Streams()
         self._listener = Listener(config.listen, self.metrics, self._recorder.refused_early)
@@ -96,9 +97,11 @@ class App:
         config = self.live.snapshot.config
         mirrors = Mirrors(self._supervisor.spawn, self.metrics, self._draw)
         handler = Handler(self.live, Parts(self._streams, mirrors, time.monotonic), self._recorder)
-        admin_port = await self._admin.start()
-        port = await self._listener.start(config.listen, self._lane(handler))
-        watch = ConfigWatch(self._path, lambda: load(self._path, os.environ), self._apply, self._report, config.files)
+        with _naming("admin", config.admin.host, config.admin.port):
+            admin_port = await self._admin.start()
+        with _naming("listen", config.listen.host, config.listen.port):
+            port = await self._listener.start(config.listen, self._lane(handler))
+        watch = ConfigWatch(self._path, self._prepare, self._apply, self._report, config.files)
         self._supervisor.every("downstream deadlines", TICK_S, self._listener.tick)
         self._supervisor.every("upstream deadlines", TICK_S, self._deadlines.tick)
         self._supervisor.every("log", _FLUSH_S, self._stream.flush)
@@ -118,10 +121,18 @@ class App:
     def _watch_loops(self) -> None:
         self.readiness.set("loops", *self._supervisor.check())
 
+    def _prepare(self) -> Config:
+        """Load the configuration and compile it, in a thread: ten thousand routes take a second. Raises ConfigError."""
+        config = load(self._path, os.environ)
+        try:
+            self._prepared = self._builder.build(config, self.live.snapshot)
+        except (OSError, ValueError) as error:  # a file that was there when it was checked
+            raise ConfigError((Problem(str(self._path), 0, 0, "", str(error)),), config.files) from None
+        return config
+
     def _apply(self, config: Config) -> None:
         """Put a reloaded configuration in force; what cannot change without a restart stays, with a warning."""
-        before = self.live.snapshot
-        snapshot = self._builder.build(config, before)
+        before, snapshot = self.live.snapshot, self._prepared
         needs_restart = restart_keys(before.config, config)
         if needs_restart:
             self._log.warning("restart needed", keys=needs_restart)
@@ -153,7 +164,8 @@ class App:
         await self.stop()
 
     async def drain(self) -> None:
-        """Turn not ready, let the load balancer notice, then stop accepting and let what runs finish.
+        """Turn not ready, let the load balancer notice, then stop accepting and let what runs finish. From the first
+        moment on each answer is the last one on its connection.
 
         Streams on which nobody waits for an answer are ended between two events at once; the others, and calls, have
         until the grace is over. Then streams end at their next event boundary, and the rest is reset.
@@ -161,6 +173,7 @@ class App:
         drain = self.live.snapshot.config.listen.drain
         self.readiness.set("listener", False, "draining")
         self._log.info("draining", grace_s=drain.grace, delay_s=drain.delay)
+        self._listener.draining = True
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._hurried.wait(), drain.delay)
         self._listener.stop_accepting()
@@ -185,6 +198,15 @@ class App:
         await self.live.close()
         await self._admin.stop()
         self._log.info("stopped")
+
+
+@contextlib.contextmanager
+def _naming(key: str, host: str, port: int) -> Iterator[None]:
+    """Say which address cannot be bound."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, f"{key} {host}:{port}: {os.strerror(error.errno or 0)}") from None
 
 
 def _logs_access(config: Config) -> bool:

@@ -128,8 +128,7 @@ class UpstreamClient:
         self._deadlines = deadlines
         self._keepalive = Keepalive(config.pool.keepalive)
         self._slots = Slots(config.pool.max_connections)
-        self._closed = False
-        metrics.pool_limit += self._slots.limit
+        self._in_service = False
         parts = urlsplit(config.url)
         parts = parts._replace(scheme=_HTTP_SCHEME.get(parts.scheme, parts.scheme))
         self._url = URL(parts.geturl(), encoded=True)
@@ -249,10 +248,16 @@ class UpstreamClient:
         self.metrics.pool_in_use -= 1
         self._slots.release()
 
+    def enter_service(self) -> None:
+        """Count the pool in the metrics; a snapshot that names this server is in force."""
+        if not self._in_service:
+            self._in_service = True
+            self.metrics.pool_limit += self._slots.limit
+
     async def close(self) -> None:
         """Close all connections and take the pool out of the metrics."""
-        if not self._closed:
-            self._closed = True
+        if self._in_service:
+            self._in_service = False
             self.metrics.pool_limit -= self._slots.limit
         if self._session is not None:
             await self._session.close()

@@ -47,7 +47,10 @@ class Snapshot:
 
 
 class SnapshotBuilder:
-    """Turns configurations into snapshots. Build first, swap afterwards: a failure leaves the old one serving."""
+    """Turns configurations into snapshots. Build first, swap afterwards: a failure leaves the old one serving.
+
+    `build` may run in a thread beside requests: it only makes new objects.
+    """
 
     def __init__(
         self,
@@ -84,6 +87,7 @@ class Live:
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
         self._earlier: list[Snapshot] = []
+        _enter_service(snapshot)
         #: Servers that no snapshot with requests knows, by identity; copies to them may still be under way.
         self._retired: dict[int, Upstream] = {}
 
@@ -91,6 +95,7 @@ class Live:
         """Put `snapshot` in force for every request that begins from now on."""
         self._earlier.append(self.snapshot)
         self.snapshot = snapshot
+        _enter_service(snapshot)
 
     async def close_retired(self) -> None:
         """Close the connections of servers that only snapshots without requests know, copies to them included."""
