@@ -117,3 +117,8 @@ class Live:
                 await upstream.client.close()
         for upstream in self._retired.values():
             await upstream.client.close()
+
+
+def _enter_service(snapshot: Snapshot) -> None:
+    for upstream in snapshot.upstreams.values():
+        upstream.client.enter_service()
