@@ -176,7 +176,7 @@ class App:
         self._listener.draining = True
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._hurried.wait(), drain.delay)
-        self._listener.stop_accepting()
+        await self._listener.stop_accepting()
         self._streams.end_listening()
         if not await self._idle_within(drain.grace):
             self._streams.end_all()
@@ -192,7 +192,7 @@ class App:
 
     async def stop(self) -> None:
         """End loops, upstream connections and the admin port, in this order; metrics are readable to the last."""
-        self._listener.stop_accepting()
+        await self._listener.stop_accepting()
         self._listener.abort_all()
         await self._supervisor.stop(_STOP_S)
         await self.live.close()

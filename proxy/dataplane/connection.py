@@ -30,6 +30,9 @@ CLOSED: Final = 5
 _LINGER_BYTES: Final = 64 << 10
 #: How long a connection may take to end once it is to end, seconds.
 LINGER_S: Final = 2.0
+#: How long an idle connection stays when the proxy is going away, seconds: a request may be on its way already, and
+#: closing on it would fail it. It gets its answer, with `Connection: close`.
+QUIET_S: Final = 0.5
 #: Write buffer above which the relay waits, bytes. Small, because each stalled reader may hold this much.
 _HIGH_WATER: Final = 64 << 10
 
@@ -75,6 +78,11 @@ class Connection(asyncio.Protocol):
     def idle(self) -> bool:
         """Between two requests."""
         return self.state == HEAD
+
+    def idle_until(self) -> float:
+        """The deadline of a connection that becomes idle now."""
+        listener = self.listener
+        return listener.now() + (QUIET_S if listener.draining else listener.timeouts.keepalive)
 
     # --- writing --------------------------------------------------------------------------------------------------
 

@@ -64,7 +64,6 @@ class Gate(Connection):
         if refusal is not None:
             self.refuse(refusal)
             return
-        self.deadline = self.listener.now() + self.listener.timeouts.head
         self.lane = self.listener.lane.connect(self)
 
     def data_received(self, data: bytes) -> None:
@@ -245,15 +244,13 @@ class Gate(Connection):
             self.linger()
             return
         self.state = HEAD
-        self.deadline = self.listener.now() + self.listener.timeouts.keepalive
+        self.deadline = self.idle_until()
         held, self._held = self._held, b""
         if self._overheld:
             self._overheld = False
             self._update_reading()
         if held:
             self._read_head(held)
-        elif self.listener.draining:
-            self.close()
 
     def lane_full(self, full: bool) -> None:
         """The lane's body buffer is full, or has room again."""

@@ -6,13 +6,14 @@ Owns the set of open connections. It knows nothing of requests; those are the ga
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import resource
 import socket
 import ssl
 from typing import TYPE_CHECKING, Final
 
 from proxy.dataplane import tcp
-from proxy.dataplane.connection import ANSWER, BODY, TUNNEL, Connection
+from proxy.dataplane.connection import ANSWER, BODY, LINGER_S, QUIET_S, TUNNEL, Connection
 from proxy.dataplane.gate import Gate
 from proxy.dataplane.reject import refusal_bytes
 from proxy.errors import Overloaded, Refusal
@@ -34,11 +35,14 @@ class Listener:
 
     def __init__(self, listen: Listen, metrics: Metrics, on_refused: Callable[[Refusal, str], None]) -> None:
         self.lane: Lane
+        #: Each answer that begins is the last one on its connection.
         self.draining = False
+        self._accepting = True
         self.connections: set[Connection] = set()
         self._metrics = metrics
         self._on_refused = on_refused
         self._server: asyncio.Server | None = None
+        self._sock: socket.socket
         self._tls: ssl.SSLContext | None = None
         self._loop = asyncio.get_running_loop()
         self.now = self._loop.time
@@ -65,6 +69,7 @@ class Listener:
         except BaseException:
             sock.close()
             raise
+        self._sock = sock
         self._tls = _tls_context(listen)
         self._server = await self._loop.create_server(lambda: Gate(self), sock=sock, ssl=self._tls, backlog=_BACKLOG)
         port: int = sock.getsockname()[1]
@@ -73,7 +78,8 @@ class Listener:
     # --- what gates ask -------------------------------------------------------------------------------------------
 
     def admit(self, gate: Connection) -> Refusal | None:
-        """Count a new connection; a `Refusal` when there are too many."""
+        """Count a new connection and set its first deadline; a `Refusal` when there are too many."""
+        gate.deadline = self.now() + (self.timeouts.head if self._accepting else QUIET_S)
         self.connections.add(gate)
         self._metrics.connections_open += 1
         self._metrics.connections_accepted += 1
@@ -101,14 +107,29 @@ class Listener:
         for gate in due:
             gate.expire(now)
 
-    def stop_accepting(self) -> None:
-        """Close the listening socket and idle connections; each answer from now on closes its connection."""
+    async def stop_accepting(self) -> None:
+        """Close the listening socket, and soon idle connections; each answer from now on closes its connection.
+
+        What the kernel has accepted by now is served: its client is connected, and closing would reset it.
+        """
+        server, self._server = self._server, None
+        if server is None:
+            return
         self.draining = True
-        if self._server is not None:
-            self._server.close()
-        for gate in list(self.connections):
+        self._accepting = False
+        quiet_until = self.now() + QUIET_S
+        for gate in self.connections:
             if gate.idle:
-                gate.close()
+                gate.deadline = min(gate.deadline, quiet_until)
+        waiting = _accepted(self._sock)
+        server.close()
+        await asyncio.gather(*map(self._adopt, waiting), return_exceptions=True)
+
+    async def _adopt(self, sock: socket.socket) -> None:
+        handshake_s = LINGER_S if self._tls is not None else None
+        await self._loop.connect_accepted_socket(
+            lambda: Gate(self), sock, ssl=self._tls, ssl_handshake_timeout=handshake_s
+        )
 
     def busy(self) -> int:
         """Connections with a request under way."""
@@ -118,6 +139,17 @@ class Listener:
         """Reset whatever is left."""
         for gate in list(self.connections):
             gate.abort()
+
+
+def _accepted(listening: socket.socket) -> list[socket.socket]:
+    """Connections that wait in the kernel's backlog."""
+    found: list[socket.socket] = []
+    with contextlib.suppress(OSError):  # BlockingIOError: there are no more
+        while True:
+            sock = listening.accept()[0]
+            sock.setblocking(False)
+            found.append(sock)
+    return found
 
 
 def _tls_context(listen: Listen) -> ssl.SSLContext | None:
