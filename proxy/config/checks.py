@@ -18,7 +18,7 @@ Finding = tuple[Location, str]
 
 def cross_check(root: Table, named: Files, report: Report) -> None:
     """Add to `report` what the document `root` has wrong across keys. Reads the TLS files it names."""
-    for check in (_dangling, _same_name, _inspect_disagrees, _unreachable, _same_port):
+    for check in (_dangling, _same_name, _mixed_transports, _inspect_disagrees, _unreachable, _same_port):
         for location, message in check(root):
             report.add_at(root, location, message)
     tls = _Tls(named)
@@ -71,6 +71,21 @@ def _same_name(root: Table) -> Iterator[Finding]:
         if isinstance(name, str) and first.setdefault(name, index) != index:
             line = _line(root, ("routes", first[name]))
             yield ("routes", index, "name"), f"the route on line {line} has this name already"
+
+
+def _mixed_transports(root: Table) -> Iterator[Finding]:
+    """A client either upgrades or it does not: no request fits a WebSocket server and another one alike."""
+    servers = root.get("servers")
+    transports = {
+        name: server.get("transport", "streamable_http")
+        for name, server in (servers.items() if isinstance(servers, Table) else ())
+        if isinstance(server, Table)
+    }
+    for index, route in _routes(root):
+        known = [(where, name) for where, name in _server_references(index, route) if name in transports]
+        for where, name in known[1:]:
+            if (transports[name] == "websocket") != (transports[known[0][1]] == "websocket"):
+                yield where, "a route and its mirror have either WebSocket servers or others, not both"
 
 
 def _inspect_disagrees(root: Table) -> Iterator[Finding]:

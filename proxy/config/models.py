@@ -164,7 +164,8 @@ class RouteServer(Model):
     name: Name
     """Key under `servers`."""
     weight: Annotated[int, Field(ge=0, le=1000)] = 1
-    """Share for `weighted` and `consistent_hash`; 0 takes no new traffic."""
+    """Share for `weighted`, `random`, `least_connections`, `consistent_hash` and, with `affinity`, any strategy; 0
+    takes no new traffic."""
 
 
 class Affinity(Model):

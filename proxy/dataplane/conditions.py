@@ -58,6 +58,11 @@ class Traits(Protocol):
         """Address of the client, without port."""
         ...
 
+    @property
+    def draws(self) -> dict[Condition, bool] | None:
+        """Draws made for this request, where it is asked about more than once; None: nobody remembers them."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Axis:
@@ -151,14 +156,22 @@ class Between(Condition):
 
 
 class Share(Condition):
-    """A draw falls into the share. Asked last and once per request, so that the share is one of all that else match."""
+    """A draw falls into the share. Asked last and once per message, so that the share is one of all that else match.
+
+    A batch has one draw for all its messages: else chance would send them to different routes.
+    """
 
     def __init__(self, percent: float, draw: Callable[[], float]) -> None:
         self._share = percent / 100.0
         self._draw = draw
 
     def holds(self, traits: Traits) -> bool:
-        return self._draw() < self._share
+        drawn = traits.draws
+        if drawn is None:
+            return self._draw() < self._share
+        if self not in drawn:
+            drawn[self] = self._draw() < self._share
+        return drawn[self]
 
 
 def _method(traits: Traits) -> str | None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from proxy.dataplane.affinity import Session
+    from proxy.dataplane.conditions import Condition
     from proxy.dataplane.exchange import Exchange, Head
     from proxy.dataplane.legacy_sse import EndpointEvent
     from proxy.dataplane.router import CompiledRoute
@@ -32,9 +33,9 @@ class RequestContext:
     """State of one request; made by the lane, read by the record. Times are monotonic seconds."""
 
     __slots__ = (
-        "affinity_key", "body", "bytes_in", "bytes_out", "client_ip", "endpoint", "envelope", "exchange", "fields",
-        "first_byte_at", "head", "host", "message", "outcome", "path", "pinned", "principal", "refusal", "revision",
-        "route", "session", "snapshot", "started_at", "status", "streaming", "target", "tries", "upstream",
+        "affinity_key", "body", "bytes_in", "bytes_out", "client_ip", "draws", "endpoint", "envelope", "exchange",
+        "fields", "first_byte_at", "head", "host", "message", "outcome", "path", "pinned", "principal", "refusal",
+        "revision", "route", "session", "snapshot", "started_at", "status", "streaming", "target", "tries", "upstream",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, snapshot: Snapshot, now: float) -> None:
@@ -51,6 +52,7 @@ class RequestContext:
         self.principal = ANONYMOUS
         self.message: Message | None = None
         self.revision = ""
+        self.draws: dict[Condition, bool] | None = None
         # what the phases found
         self.body: bytes | None = None
         self.envelope: Envelope | None = None

@@ -8,6 +8,7 @@ A request of which a byte may have left is never sent again (design section 4.4)
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from proxy.dataplane.legacy_sse import EndpointEvent
 from proxy.dataplane.relay import relay
 from proxy.dataplane.rewrite import request_headers
 from proxy.dataplane.websocket import forward_websocket
-from proxy.errors import ConnectFailed, NoServer, PoolExhausted, Refusal, UpstreamFailed
+from proxy.errors import ConnectFailed, NoServer, PoolExhausted, Refusal, SessionGone, UpstreamFailed, UpstreamTimeout
 
 if TYPE_CHECKING:
     from proxy.dataplane.client import UpstreamResponse
@@ -38,8 +39,8 @@ async def forward(ctx: RequestContext, parts: Parts) -> None:
         ctx.tries = len(tried)
         upstream.in_flight += 1
         try:
-            if upstream.config.transport == "websocket":
-                await forward_websocket(ctx, upstream)
+            if upstream.config.timeouts.total:
+                await _round_trip_in_time(ctx, upstream, parts)
             else:
                 await _round_trip(ctx, upstream, parts)
             return
@@ -47,6 +48,8 @@ async def forward(ctx: RequestContext, parts: Parts) -> None:
             failure = error
         finally:
             upstream.in_flight -= 1
+    if ctx.session is not None and isinstance(failure, ConnectFailed):
+        raise SessionGone("server cannot be reached") from None  # 404 makes the client start again, elsewhere
     raise failure
 
 
@@ -58,7 +61,22 @@ def pick(ctx: RequestContext, tried: list[str]) -> Upstream | None:
     return ctx.route.selection.pick(ctx.affinity_key, tried)
 
 
+async def _round_trip_in_time(ctx: RequestContext, upstream: Upstream, parts: Parts) -> None:
+    """A round trip that `timeouts.total` ends: with 504 while nothing has gone to the client, else with a reset."""
+    try:
+        async with asyncio.timeout(upstream.config.timeouts.total):
+            await _round_trip(ctx, upstream, parts)
+    except TimeoutError:
+        if not ctx.exchange.started:
+            raise UpstreamTimeout("total") from None
+        ctx.outcome = "timeout"
+        ctx.exchange.abort()
+
+
 async def _round_trip(ctx: RequestContext, upstream: Upstream, parts: Parts) -> None:
+    if upstream.config.transport == "websocket":
+        await forward_websocket(ctx, upstream)
+        return
     response = await _send(ctx, upstream, parts)
     try:
         await relay(ctx, response, parts)

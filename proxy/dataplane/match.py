@@ -13,8 +13,12 @@ from proxy.dataplane.wellknown import METHODS as DISCOVERY_METHODS
 from proxy.errors import InvalidRequest, MethodNotAllowed, NoRoute, SessionGone
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from proxy.dataplane.affinity import Session
     from proxy.dataplane.context import RequestContext
+    from proxy.dataplane.router import CompiledRoute
+    from proxy.mcp.envelope import Message
 
 _DISCOVERY_ALLOW: Final = (("Allow", ", ".join(sorted(DISCOVERY_METHODS))),)
 
@@ -30,11 +34,13 @@ def match_route(ctx: RequestContext) -> None:
             raise MethodNotAllowed(headers=_DISCOVERY_ALLOW)
         ctx.pinned, ctx.target = discovery
         return
-    route = ctx.route = ctx.snapshot.router.match(ctx)
+    if ctx.envelope is not None and ctx.envelope.batch:
+        route = _route_of_batch(ctx, ctx.envelope.messages)
+    else:
+        route = ctx.snapshot.router.match(ctx)
     if route is None:
         raise NoRoute
-    if ctx.envelope is not None and ctx.envelope.batch:
-        _check_batch(ctx)
+    ctx.route = route
     session = _session(ctx)
     if session is not None:
         ctx.session = session
@@ -55,12 +61,14 @@ def _session(ctx: RequestContext) -> Session | None:
     return session
 
 
-def _check_batch(ctx: RequestContext) -> None:
-    """Every element must belong to the route of the first: the batch goes to one server whole."""
-    assert ctx.envelope is not None  # noqa: S101 - the caller looked
-    first = ctx.message
-    for message in ctx.envelope.messages[1:]:
+def _route_of_batch(ctx: RequestContext, messages: Sequence[Message]) -> CompiledRoute | None:
+    """The one route of all messages: the batch goes to one server whole."""
+    ctx.draws = {}
+    first, match = ctx.message, ctx.snapshot.router.match
+    route = match(ctx)
+    for message in messages[1:]:
         ctx.message = message
-        if ctx.snapshot.router.match(ctx) is not ctx.route:
+        if match(ctx) is not route:
             raise InvalidRequest("batch over several routes")
     ctx.message = first
+    return route

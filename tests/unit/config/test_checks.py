@@ -84,6 +84,19 @@ def test_an_unconditional_route_hides_only_those_after_it(base: Path) -> None:
     assert hidden == [(8, "never reached: the route on line 5 has its path and priority and no conditions")]
 
 
+@pytest.mark.parametrize(
+    ("keys", "line"),
+    [("servers: [a, s]", 9), ("servers: [s, {name: a}]", 9), ("servers: [s]", 0), ("servers: [a, o]", 0),
+     ("servers: a, mirror: {server: s}", 9), ("servers: s, mirror: {server: s}", 0)],
+)  # fmt: skip
+def test_a_route_has_either_websocket_servers_or_others(base: Path, keys: str, line: int) -> None:
+    """No request could be sent to both kinds; legacy SSE and streamable HTTP go together."""
+    servers = "  s: {url: ws://x/, transport: websocket}\n  o: {url: http://x/, transport: sse}\n"
+    found = outcome(GOOD + servers + f"log: {{}}\nmetrics: {{}}\nroutes:\n  - {{name: r, path: /r, {keys}}}\n", base)
+    expected = [(line, "a route and its mirror have either WebSocket servers or others, not both")]
+    assert isinstance(found, Config) if not line else found == expected
+
+
 def test_misspelt_names_by_the_thousand_are_reported_quickly(base: Path) -> None:
     """Guessing what was meant is given up after a while; the problems are not."""
     servers = "".join(f"  server{number}: {{url: http://x/}}\n" for number in range(2000))

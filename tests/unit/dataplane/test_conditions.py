@@ -21,7 +21,7 @@ def message(method: str = "tools/call", kind: str = "tool", target: str = "searc
 
 def request(**facts: Any) -> SimpleNamespace:
     known = {"path": "/a", "host": "mcp.example.com", "fields": {}, "message": None, "revision": "", "client_ip": ""}
-    return SimpleNamespace(**known | facts)
+    return SimpleNamespace(**{"draws": None} | known | facts)
 
 
 def satisfied(when: dict[str, Any], draw: float = 0.5, now: datetime = NOON, **facts: Any) -> bool:
@@ -120,3 +120,13 @@ def test_a_time_window_holds_in_its_own_zone(hour: int, expected: bool) -> None:
 def test_a_percentage_is_a_share_of_the_draws(percent: float, draw: float, expected: bool) -> None:
     """0 never holds and 100 always."""
     assert satisfied({"percent": percent}, draw=draw) is expected
+
+
+def test_a_batch_has_one_draw_for_each_percentage() -> None:
+    """Chance decides for all its messages at once, and for each route anew."""
+    numbers = iter([0.1, 0.9, 0.2, 0.8])
+    (one,) = compile_when(When(percent=50), Surroundings(lambda: NOON, lambda: next(numbers)))
+    (other,) = compile_when(When(percent=50), Surroundings(lambda: NOON, lambda: next(numbers)))
+    batch = request(draws={})
+    assert [(one.holds(batch), other.holds(batch)) for _ in range(3)] == [(True, False)] * 3
+    assert (one.holds(request()), one.holds(request())) == (True, False)

@@ -22,7 +22,7 @@ def tree(*whens: dict[str, Any]) -> Node:
 
 def find(node: Node, limit: int = NONE, **facts: Any) -> int:
     known = {"path": "/a", "host": "h", "fields": {}, "message": None, "revision": "", "client_ip": "10.0.0.1"}
-    return node.find(SimpleNamespace(**known | facts), limit)
+    return node.find(SimpleNamespace(**{"draws": None} | known | facts), limit)
 
 
 def tool(name: str) -> SimpleNamespace:

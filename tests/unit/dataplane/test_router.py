@@ -26,7 +26,7 @@ SERVERS = {
 
 def request(path: str = "/a", **facts: Any) -> SimpleNamespace:
     known = {"host": "h", "fields": {}, "message": None, "revision": "2025-11-25", "client_ip": "10.0.0.1"}
-    return SimpleNamespace(path=path, **known | facts)
+    return SimpleNamespace(path=path, **{"draws": None} | known | facts)
 
 
 def message(method: str, kind: str, target: str) -> SimpleNamespace:
