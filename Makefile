@@ -61,10 +61,10 @@ $(PY):
 
 $(VENV)/installed-run: pyproject.toml | $(PY)
 	@echo "Installing the proxy and its example (once; a minute or so)"
-	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[example]'
+	@$(PY) -m pip install -qq --disable-pip-version-check --editable '.[example]'
 	@touch $@
 
 $(VENV)/installed-dev: pyproject.toml | $(PY)
 	@echo "Installing the proxy and the development tools (once; a minute or so)"
-	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(PY) -m pip install -qq --disable-pip-version-check --editable '.[dev]'
 	@touch $@ $(VENV)/installed-run

@@ -117,7 +117,7 @@ def content(answer: bytes, end: int) -> bytes:
     """The body of a complete answer whose head is `end` bytes long, chunked or not."""
     if b"\r\nTransfer-Encoding: chunked\r\n" not in answer[:end]:
         return answer[end:]
-    pieces = []
+    pieces: list[bytes] = []
     while True:
         line_end = answer.index(b"\r\n", end)
         length = int(answer[end:line_end], 16)
