@@ -123,3 +123,29 @@ class Callers:
         call = Call(target, result["name"], result["marker"], fields.get("connection") == "close")
         self.outcome.calls.append(call)
         return call
+
+
+class Clients:
+    """Opens connections and closes all of them in the end."""
+
+    def __init__(self) -> None:
+        self._opened: list[RawClient] = []
+
+    async def connect(self, port: int) -> RawClient:
+        """A new connection to the proxy."""
+        client = await RawClient.connect(port)
+        self._opened.append(client)
+        return client
+
+    async def started(self, port: int, request: bytes) -> RawClient:
+        """A client whose stream has sent its head and its first event."""
+        client = await self.connect(port)
+        await client.send(request)
+        await client.head()
+        assert await client.chunk() == event(0)
+        return client
+
+    async def close(self) -> None:
+        """Close every connection that was opened."""
+        for client in self._opened:
+            await client.close()
