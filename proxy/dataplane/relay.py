@@ -122,10 +122,10 @@ async def _next(response: UpstreamResponse, idle_s: float) -> bytes:
 def _end_drained(ctx: RequestContext, stream: OpenStream) -> None:
     """A stream nobody waits on ends in order; one that still owes an answer must not look as if it had given it."""
     ctx.outcome = "drained"
-    if stream.listens:
-        ctx.exchange.finish()
-    else:
+    if stream.owes:
         ctx.exchange.abort()
+    else:
+        ctx.exchange.finish()
 
 
 def _is_event_stream(response: UpstreamResponse) -> bool:

@@ -1,7 +1,7 @@
 """The SSE answers that are open now, so that a drain can end each of them between two events.
 
-A stream that answers a request is left to finish until the grace is over; one that only listens (GET, or
-`subscriptions/listen`) is ended at once. Nothing is invented: the client sees the stream end and comes back.
+A stream that answers a request is left to finish until the grace is over, and so is a legacy SSE stream, on which the
+answers to all POSTs arrive; one that only listens (GET, or `subscriptions/listen`) is ended at once. Nothing is invented: the client sees the stream end and comes back.
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ if TYPE_CHECKING:
 class OpenStream:
     """One SSE answer under way."""
 
-    __slots__ = ("ending", "listens", "task", "tracker")
+    __slots__ = ("ending", "listens", "owes", "task", "tracker")
 
     def __init__(self, ctx: RequestContext, task: asyncio.Task[object] | None) -> None:
         self.task = task
         self.tracker = BoundaryTracker()
         method = ctx.message.method if ctx.message is not None else ""
-        #: Nobody waits for an answer on it.
-        self.listens = ctx.head.method == "GET" or METHODS.get(method, UNKNOWN).long_lived
+        #: It is itself the answer to a call: cut short, it must not look like a whole one.
+        self.owes = ctx.head.method != "GET" and not METHODS.get(method, UNKNOWN).long_lived
+        #: Nobody waits for an answer on it. On a legacy SSE stream (it has an endpoint) all answers arrive.
+        self.listens = not self.owes and ctx.endpoint is None
         #: It is to end at the next event boundary.
         self.ending = False
 
