@@ -71,7 +71,10 @@ class Listener:
             raise
         self._sock = sock
         self._tls = _tls_context(listen)
-        self._server = await self._loop.create_server(lambda: Gate(self), sock=sock, ssl=self._tls, backlog=_BACKLOG)
+        handshake_s = listen.timeouts.head if self._tls is not None else None  # no gate watches over it yet
+        self._server = await self._loop.create_server(
+            lambda: Gate(self), sock=sock, ssl=self._tls, backlog=_BACKLOG, ssl_handshake_timeout=handshake_s
+        )
         port: int = sock.getsockname()[1]
         return port
 
