@@ -86,12 +86,12 @@ BROAD_EXCEPTS: Final = {"dataplane/handler.py": 1, "background/supervisor.py": 1
 TESTED_ELSEWHERE: Final = {
     "__main__.py": "two lines; every acceptance test runs it",
     "app.py": "the composition root: acceptance tests start it as a process",
-    "dataplane/answer.py": "writes to the gate's transport: tests/integration drives it over sockets",
-    "dataplane/exchange.py": "shapes only, without a line that runs",
+    "dataplane/context.py": "fields only: every test of a phase makes one",
     "dataplane/gate.py": "owns a connection: tests/integration drives it over sockets",
     "dataplane/handler.py": "the order of the phases: tests/integration drives it over sockets",
     "dataplane/lane_aiohttp.py": "the lane behind the gate: tests/integration drives it over sockets",
     "dataplane/listener.py": "owns the gates: tests/integration drives it over sockets",
+    "dataplane/parts.py": "three fields without logic",
 }
 
 

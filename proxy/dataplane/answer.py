@@ -85,6 +85,7 @@ class Answer:
         if status not in _BODILESS and self.head.method != "HEAD" and not _has_length(headers):
             if self.head.minor == 0:
                 self.closing, connection = True, "close"
+                gate.ends_answer = True
             else:
                 self._chunked = True
                 headers = [*headers, ("Transfer-Encoding", "chunked")]

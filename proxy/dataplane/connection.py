@@ -6,6 +6,9 @@ Owns the transport and the state. What the bytes mean is `gate.py`, which builds
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import struct
 from math import inf
 from typing import TYPE_CHECKING, Final, cast
 
@@ -35,14 +38,16 @@ LINGER_S: Final = 2.0
 QUIET_S: Final = 0.5
 #: Write buffer above which the relay waits, bytes. Small, because each stalled reader may hold this much.
 _HIGH_WATER: Final = 64 << 10
+#: Linger on, for no time: closing sends RST.
+_RST: Final = struct.pack("ii", 1, 0)
 
 
 class Connection(asyncio.Protocol):
     """The transport's side of a client connection."""
 
     __slots__ = (
-        "_drain_waiters", "_lingered", "deadline", "listener", "peer", "secure", "state", "transport", "write_deadline",
-        "write_paused",
+        "_drain_waiters", "_lingered", "deadline", "ends_answer", "listener", "peer", "secure", "state", "transport",
+        "write_deadline", "write_paused",
     )  # fmt: skip
 
     def __init__(self, listener: Listener) -> None:
@@ -52,6 +57,8 @@ class Connection(asyncio.Protocol):
         self.deadline = inf
         self.write_deadline = inf
         self.write_paused = False
+        #: Its end is the end of the answer under way, so that a broken one must end in no other way than by RST.
+        self.ends_answer = False
         self._lingered = 0
         self._drain_waiters: list[asyncio.Future[None]] = []
 
@@ -136,7 +143,10 @@ class Connection(asyncio.Protocol):
         self.transport.close()
 
     def abort(self) -> None:
-        """Reset."""
+        """End at once; what is not written yet is dropped. RST only where it must be: clients lose what is unread."""
+        if self.ends_answer:
+            with contextlib.suppress(OSError):  # closed already
+                self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RST)
         self.transport.abort()
 
     def expire(self, now: float) -> None:
