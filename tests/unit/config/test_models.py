@@ -52,7 +52,8 @@ def test_only_what_is_built_once_needs_a_restart() -> None:
     """Sockets, the state directory, the log's shape and the cap on labels; all else is swapped in while requests run."""
     before = config()
     after = config(
-        listen={"port": 1, "limits": {"body": "1MiB"}}, admin={"port": 2}, state_dir="x", log={"level": "debug", "format": "console"},
+        listen={"port": 1, "limits": {"body": "1MiB"}}, admin={"port": 2}, state_dir="x",
+        log={"level": "debug", "format": "console"},
         sessions={"ttl": "1h"}, metrics={"max_servers": 1}, servers={"b": {"url": "http://b/"}},
     )  # fmt: skip
     assert restart_keys(before, before) == []
