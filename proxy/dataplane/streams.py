@@ -1,7 +1,8 @@
 """The SSE answers that are open now, so that a drain can end each of them between two events.
 
 A stream that answers a request is left to finish until the grace is over, and so is a legacy SSE stream, on which the
-answers to all POSTs arrive; one that only listens (GET, or `subscriptions/listen`) is ended at once. Nothing is invented: the client sees the stream end and comes back.
+answers to all POSTs arrive; one that only listens (GET, or `subscriptions/listen`) is ended at once. Nothing is
+invented: the client sees the stream end and comes back.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def test_the_public_prefix_is_the_path_of_the_public_url() -> None:
 
 
 def test_only_what_is_built_once_needs_a_restart() -> None:
-    """Sockets, the state directory, the log's shape and the cap on labels; all else is swapped in while requests run."""
+    """Sockets, the state directory, the log's shape, the cap on labels; all else is swapped in while requests run."""
     before = config()
     after = config(
         listen={"port": 1, "limits": {"body": "1MiB"}}, admin={"port": 2}, state_dir="x",
