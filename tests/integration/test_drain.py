@@ -131,6 +131,7 @@ async def test_a_listening_stream_that_begins_in_a_drain_ends_at_once(clients: C
             go_on.set()
             status, fields, body = await client.answer()
             assert (status, fields["connection"], body) == (200, "close", b"")
+            await client.close()
             assert await asyncio.to_thread(proxy.process.wait, 5) == 0
 
 
@@ -185,6 +186,7 @@ async def test_an_idle_connection_may_ask_once_more_and_is_closed_when_it_does_n
             await asking.send(post())
             status, fields, _ = await asking.answer()
             assert (status, fields["connection"]) == (200, "close")
+            await asking.close()
             for client in (silent, fresh):
                 assert await client.at_end()
             assert 0.4 < time.monotonic() - began < 2

@@ -8,9 +8,18 @@ from typing import Any
 
 import pytest
 
-from tests.harness import CALL, ProxyProcess, RawClient, ScriptedUpstream, post, running_proxy, scripted_upstream
+from tests.harness import (
+    CALL,
+    ProxyProcess,
+    RawClient,
+    ScriptedUpstream,
+    Wire,
+    post,
+    running_proxy,
+    scripted_upstream,
+)  # fmt: skip
 from tests.proofs import reloads
-from tests.proofs.load import MARKER, Callers, answering
+from tests.proofs.load import MARKER, SSE_HEAD, Callers, Clients, answering, chunk, event
 from tests.proofs.reloads import Length
 
 
@@ -124,6 +133,31 @@ async def test_an_unchanged_server_keeps_its_connections(
         assert proxy.metric("mcp_proxy_pool_connects_total", server="a") == 1
         assert proxy.metric("mcp_proxy_pool_reuses_total", server="a") == 3
         assert proxy.metric("mcp_proxy_requests_total", server="a", outcome="ok") == 4
+
+
+async def test_a_changed_server_is_let_go_while_an_unchanged_one_is_busy() -> None:
+    """A stream on another server, opened under the new configuration, does not keep old connections open."""
+
+    async def hold(wire: Wire) -> None:
+        await wire.request()
+        await wire.send(SSE_HEAD + chunk(event(0)))
+        await wire.reader.read()
+
+    clients = Clients()
+    async with scripted_upstream(hold) as a, scripted_upstream(answering("b").script) as b:
+        servers: dict[str, Any] = {"a": {"url": a.url}, "b": {"url": b.url, "pool": {"keepalive": "60s"}}}
+        with running_proxy({"servers": servers}) as proxy:
+            first = await clients.started(proxy.port, post("/a/mcp"))
+            assert await status_of(proxy, "/b/mcp") == 200
+            servers = {**servers, "b": {"url": a.url}}
+            await asyncio.to_thread(proxy.reload, {"servers": servers})
+            await clients.started(proxy.port, post("/a/mcp"))
+            await first.close()  # the last request of the old configuration
+            async with asyncio.timeout(5):
+                while b.open:
+                    await asyncio.sleep(0.02)
+            assert a.open == 1
+            await clients.close()
 
 
 async def test_limits_and_deadlines_follow_a_reload() -> None:
