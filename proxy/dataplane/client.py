@@ -16,9 +16,8 @@ everything else on the way (benchmarks/README.md has the figures). A streamed bo
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -26,7 +25,18 @@ from aiohttp.http import HttpProcessingError
 from yarl import URL
 
 from proxy.dataplane import tcp
-from proxy.dataplane.connector import Body, Connector, Keepalive, Outbound, Request, Response, Slots
+from proxy.dataplane.connector import (
+    PARSER,
+    Body,
+    Connector,
+    Keepalive,
+    Outbound,
+    Request,
+    Response,
+    Slots,
+    tls_context,
+    watch_end,
+)
 from proxy.errors import ConnectFailed, PoolExhausted, UpstreamFailed, UpstreamTimeout
 
 if TYPE_CHECKING:
@@ -41,17 +51,10 @@ if TYPE_CHECKING:
     from proxy.dataplane.exchange import Headers
     from proxy.metrics import ServerMetrics
 
-_READ_BUFFER_BYTES: Final = 64 << 10
-#: Upstream response heads may be larger than what we accept from clients; still bounded.
-_PARSER: Final[dict[str, Any]] = {
-    "auto_decompress": False,
-    "read_bufsize": _READ_BUFFER_BYTES,
-    "max_line_size": 64 << 10,
-    "max_field_size": 64 << 10,
-    "max_headers": 256,
-}
 #: Fields that aiohttp would add to a streamed request.
 _AUTOMATIC: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
+#: Interim answers (1xx) that are read before the real one is given up.
+_MOST_INTERIM: Final = 8
 _HTTP_SCHEME: Final = {"ws": "http", "wss": "https"}
 
 
@@ -133,7 +136,7 @@ class UpstreamClient:
         parts = parts._replace(scheme=_HTTP_SCHEME.get(parts.scheme, parts.scheme))
         self._url = URL(parts.geturl(), encoded=True)
         self._path = _path_of(config.url)
-        self.tls = _tls_context(config) if parts.scheme == "https" else None
+        self.tls = tls_context(config) if parts.scheme == "https" else None
         self._timeout = aiohttp.ClientTimeout(total=None, connect=config.timeouts.connect)
         self._connector: Connector | None = None
         self._session: aiohttp.ClientSession | None = None
@@ -189,11 +192,12 @@ class UpstreamClient:
         try:
             if protocol is None or transport is None:
                 raise UpstreamFailed("connection lost")
-            protocol.set_response_params(skip_payload=method == "HEAD", read_until_eof=True, **_PARSER)
+            protocol.set_response_params(skip_payload=method == "HEAD", read_until_eof=True, **PARSER)
             transport.write(head + body)
-            message, content = await protocol.read()
-            while message.code < 200 and message.code != 101:
+            for _ in range(_MOST_INTERIM):
                 message, content = await protocol.read()
+                if not 100 <= message.code < 200 or message.code == 101:
+                    break
             if not 200 <= message.code <= 599:
                 raise UpstreamFailed("status")
         except BaseException:
@@ -202,6 +206,8 @@ class UpstreamClient:
         announced = message.headers.get("Keep-Alive")
         if announced is not None:
             self._keepalive.learn(announced)
+        if not content.is_eof():
+            watch_end(protocol, content)
         ends_with = protocol if Response.ends_with_connection(message.headers, content) else None
         response = UpstreamResponse(
             self, message.code, _text(message.raw_headers), content, ends_with, connection.close
@@ -228,7 +234,7 @@ class UpstreamClient:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 skip_auto_headers=_AUTOMATIC,
                 timeout=self._timeout,
-                **_PARSER,
+                **PARSER,
             )
         url = URL(target, encoded=True) if target else self._url
         try:
@@ -238,6 +244,7 @@ class UpstreamClient:
         if not 200 <= response.status <= 599:
             response.close()
             raise UpstreamFailed("status")
+        self._keepalive.learn(response.headers.get("Keep-Alive", ""))
         fields, content = _text(response.raw_headers), response.content
         assert isinstance(response, Response)  # noqa: S101 - the session makes no others
         ends_with = response.protocol if Response.ends_with_connection(response.headers, content) else None
@@ -290,12 +297,3 @@ def _path_of(url: str) -> str:
     parts = urlsplit(url)
     path = parts.path or "/"
     return f"{path}?{parts.query}" if parts.query else path
-
-
-def _tls_context(config: Server) -> ssl.SSLContext:
-    """Certificates are always checked; `tls.ca` replaces the system's authorities."""
-    context = ssl.create_default_context(cafile=config.tls.ca)
-    context.set_alpn_protocols(["http/1.1"])
-    if config.tls.certificate is not None:
-        context.load_cert_chain(config.tls.certificate, config.tls.key)
-    return context

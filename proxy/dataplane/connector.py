@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import select
+import ssl
 import time
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 from multidict import CIMultiDict
@@ -27,10 +28,21 @@ if TYPE_CHECKING:
     from aiohttp.tracing import Trace
     from yarl import URL
 
+    from proxy.config.models import Server
     from proxy.dataplane.exchange import Headers
     from proxy.metrics import ServerMetrics
 
 Body = bytes | AsyncIterator[bytes] | None
+
+_READ_BUFFER_BYTES: Final = 64 << 10
+#: Upstream response heads may be larger than what we accept from clients; still bounded.
+PARSER: Final[dict[str, Any]] = {
+    "auto_decompress": False,
+    "read_bufsize": _READ_BUFFER_BYTES,
+    "max_line_size": 64 << 10,
+    "max_field_size": 64 << 10,
+    "max_headers": 256,
+}
 
 
 class Keepalive:
@@ -92,7 +104,10 @@ class Response(aiohttp.ClientResponse):
 
     async def start(self, connection: Connection) -> aiohttp.ClientResponse:
         self.protocol = connection.protocol
-        return await super().start(connection)
+        response = await super().start(connection)
+        if self.protocol is not None and not self.content.is_eof():
+            watch_end(self.protocol, self.content)
+        return response
 
     @staticmethod
     def ends_with_connection(headers: Mapping[str, str], content: StreamReader) -> bool:
@@ -158,6 +173,38 @@ class Connector(aiohttp.TCPConnector):
 
 def _note_idle(state: dict[str, Any]) -> None:
     state["idle_since"] = time.monotonic()
+
+
+def watch_end(protocol: ResponseHandler, content: StreamReader) -> None:
+    """See to it that whoever reads `content`, which is not complete, learns when its connection is gone.
+
+    aiohttp closes the connection on a broken chunk and leaves the reader of the body waiting (3.14).
+    """
+    state = vars(protocol)
+    if "reading" not in state:
+        closed = protocol.closed
+        if closed is None:
+            _fail_reader({"reading": content}, None)
+            return
+        closed.add_done_callback(partial(_fail_reader, state))
+    state["reading"] = content
+
+
+def _fail_reader(state: dict[str, Any], closed: asyncio.Future[None] | None) -> None:
+    content = state["reading"]
+    if closed is not None and not closed.cancelled():
+        closed.exception()  # asyncio logs one that nobody looks at
+    if not content.is_eof() and content.exception() is None:
+        content.set_exception(aiohttp.ClientPayloadError("connection lost"))
+
+
+def tls_context(config: Server) -> ssl.SSLContext:
+    """Certificates are always checked; `tls.ca` replaces the system's authorities."""
+    context = ssl.create_default_context(cafile=config.tls.ca)
+    context.set_alpn_protocols(["http/1.1"])
+    if config.tls.certificate is not None:
+        context.load_cert_chain(config.tls.certificate, config.tls.key)
+    return context
 
 
 class Slots:
