@@ -61,6 +61,8 @@ class Client:
         """What was written, write by write, the last piece included."""
         self.steps: list[str] = []
         """What was asked of it: start, flush, write, drain, finish, abort, respond, upgrade."""
+        self.stays = False
+        """It sends no end: whoever reads on waits."""
         self.resumed = asyncio.Event()
         self._body = iter(body)
         self._changed = asyncio.Event()
@@ -93,6 +95,8 @@ class Client:
         if isinstance(piece, Refusal):
             self.fault = piece
             raise piece
+        if not piece and self.stays:
+            await asyncio.Event().wait()
         return piece
 
     def respond(self, status: int, headers: Headers, body: bytes) -> None:
@@ -176,15 +180,20 @@ class Proxy:
         target: str = "/up/mcp",
         *fields: tuple[str, str],
         method: str = "POST",
-        body: Iterable[bytes | Refusal] = (CALL,),
+        body: Iterable[bytes | Refusal] | None = None,
         length: int | None = None,
     ) -> Request:
-        """A request that has just come; `length` other than None is its Content-Length, else its body is chunked."""
+        """A request that has just come, a POST with a call unless `body` is another.
+
+        `length` other than None is its Content-Length, else its body is chunked.
+        """
+        if body is None:
+            body = (CALL,) if method == "POST" else ()
         framing = ("Transfer-Encoding", "chunked") if length is None else ("Content-Length", str(length))
         typed = (("Content-Type", "application/json"), framing) if method == "POST" else ()
         lines = [f"{name}: {value}\r\n" for name, value in (("Host", "localhost"), *typed, *fields)]
         raw = f"{method} {target} HTTP/1.1\r\n{''.join(lines)}\r\n".encode()
-        return Request(Client(raw, body if method == "POST" else ()), self.live.snapshot, self.time.now)
+        return Request(Client(raw, body), self.live.snapshot, self.time.now)
 
     def _spawn(self, name: str, copy: Coroutine[Any, Any, None]) -> bool:
         if len(self.copies) >= self.room:

@@ -1,0 +1,237 @@
+"""Pieces pass as they come, the client sets the pace, and what breaks off never looks complete."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from proxy.dataplane.context import RequestContext
+from proxy.dataplane.relay import relay
+from tests.harness import Wire, scripted_upstream
+from tests.unit.dataplane.fakes import PATIENCE_S, Client, Proxy, proxying
+
+EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+PLAIN = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+END = b"0\r\n\r\n"
+
+
+def chunk(text: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(text), text)
+
+
+class Run:
+    """A relay under way: its client, its upstream's end, and the task."""
+
+    def __init__(self, proxy: Proxy, client: Client, ctx: RequestContext, wire: Wire) -> None:
+        self.proxy, self.client, self.ctx, self.wire = proxy, client, ctx, wire
+        self.task: asyncio.Future[None]
+
+    async def say(self, raw: bytes, *, got: bytes | None = None) -> None:
+        """Let the upstream send, and wait until the client has `got` in all."""
+        await self.wire.send(raw)
+        if got is not None:
+            await self.client.until(lambda: self.client.got == got)
+
+    async def ended(self) -> str:
+        """Wait for the end of the relay; how the answer ended."""
+        async with asyncio.timeout(PATIENCE_S):
+            await self.task
+        return self.client.end
+
+
+@asynccontextmanager
+async def relaying(
+    head: bytes, *, method: str = "POST", before: Callable[[Run], object] = lambda _: None, **server: Any
+) -> AsyncIterator[Run]:
+    """A relay of an answer that begins with `head`; `before` runs when the head is here and nothing is relayed."""
+    wires: asyncio.Queue[Wire] = asyncio.Queue()
+    over = asyncio.Event()
+
+    async def script(wire: Wire) -> None:
+        await wire.request()
+        await wire.send(head)
+        wires.put_nowait(wire)
+        await over.wait()
+
+    async with scripted_upstream(script) as upstream, proxying({"up": {"url": upstream.url, **server}}) as proxy:
+        request = proxy.request(method=method)
+        ctx, client = request.ctx, request.client
+        ctx.upstream = proxy.live.snapshot.upstreams["up"]
+        response = await ctx.upstream.client.send("POST", "", [("Host", "h"), ("Content-Length", "0")], b"")
+        run = Run(proxy, client, ctx, await wires.get())
+        before(run)
+        run.task = asyncio.ensure_future(relay(ctx, response, proxy.parts))
+        try:
+            yield run
+        finally:
+            run.task.cancel()
+            await asyncio.gather(run.task, return_exceptions=True)
+            response.close()
+            over.set()
+            assert len(proxy.streams) == 0
+            assert ctx.upstream.metrics.open_streams == 0
+
+
+# --- any answer -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("head", [PLAIN, EVENTS], ids=["plain", "events"])
+async def test_the_head_goes_ahead_and_each_piece_follows_at_once(head: bytes) -> None:
+    """Nothing waits for what comes next, and every byte is counted."""
+    async with relaying(head) as run:
+        await run.client.until(lambda: "flush" in run.client.steps)
+        assert (run.client.status, run.client.got) == (200, b"")
+        await run.say(chunk(b"data: 1\n\n"), got=b"data: 1\n\n")
+        await run.say(chunk(b"data"), got=b"data: 1\n\ndata")
+        await run.say(chunk(b": 2\n\n"), got=b"data: 1\n\ndata: 2\n\n")
+        await run.say(END)
+        assert await run.ended() == "finish"
+        assert run.ctx.bytes_out == len(run.client.got)
+        assert (run.ctx.status, run.ctx.outcome) == (200, "")
+
+
+@pytest.mark.parametrize("head", [PLAIN, EVENTS], ids=["plain", "events"])
+async def test_an_answer_that_is_all_here_goes_out_at_once(head: bytes) -> None:
+    """Head, body and end in one step: one write, later, for the transport."""
+    async with relaying(head + chunk(b"data: 1\n\n") + END) as run:
+        assert await run.ended() == "finish"
+        assert run.client.steps == ["start", "finish"]
+        assert run.client.got == b"data: 1\n\n"
+
+
+@pytest.mark.parametrize("head", [PLAIN, EVENTS], ids=["plain", "events"])
+async def test_an_empty_body_is_a_whole_answer(head: bytes) -> None:
+    """Also one that is seen to be empty only later."""
+    async with relaying(head) as run:
+        await run.client.until(lambda: "flush" in run.client.steps)
+        await run.say(END)
+        assert await run.ended() == "finish"
+        assert run.client.got == b""
+
+
+@pytest.mark.parametrize("head", [PLAIN, EVENTS], ids=["plain", "events"])
+async def test_a_client_that_does_not_read_holds_the_relay_back(head: bytes) -> None:
+    """After each write it waits until the client reads again."""
+    async with relaying(head, before=lambda run: setattr(run.client, "paused", True)) as run:
+        await run.say(chunk(b"data: 1\n\n"), got=b"data: 1\n\n")
+        await run.client.until(lambda: run.client.steps[-1] == "drain")
+        await run.say(chunk(b"data: 2\n\n") + END)
+        assert run.client.got == b"data: 1\n\n"
+        run.client.resumed.set()
+        assert await run.ended() == "finish"
+        assert run.client.got == b"data: 1\n\ndata: 2\n\n"
+
+
+@pytest.mark.parametrize("head", [PLAIN, EVENTS], ids=["plain", "events"])
+async def test_a_client_that_leaves_while_it_is_waited_for_ends_the_relay(head: bytes) -> None:
+    """As a ConnectionError, which the handler knows."""
+    async with relaying(head, before=lambda run: setattr(run.client, "paused", True)) as run:
+        await run.say(chunk(b"data: 1\n\n"), got=b"data: 1\n\n")
+        run.client.gone = True
+        run.client.resumed.set()
+        with pytest.raises(ConnectionResetError):
+            await run.ended()
+
+
+@pytest.mark.parametrize("head", [PLAIN, EVENTS], ids=["plain", "events"])
+@pytest.mark.parametrize("reset", [False, True])
+async def test_an_answer_that_breaks_off_is_aborted(head: bytes, reset: bool) -> None:
+    """What came before it has passed; the record knows why."""
+    async with relaying(head) as run:
+        await run.say(chunk(b"data: 1\n\n"), got=b"data: 1\n\n")
+        run.wire.reset() if reset else run.wire.writer.close()
+        assert await run.ended() == "abort"
+        assert run.ctx.outcome == "upstream_truncated"
+
+
+@pytest.mark.parametrize("head", [PLAIN, EVENTS], ids=["plain", "events"])
+async def test_an_answer_that_falls_silent_is_aborted(head: bytes) -> None:
+    """After `timeouts.idle`, when one is set."""
+    async with relaying(head, timeouts={"idle": "20ms"}) as run:
+        assert await run.ended() == "abort"
+        assert run.ctx.outcome == "timeout"
+
+
+# --- events ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content_type", "streams"),
+    [
+        (b"text/event-stream", True), (b"Text/Event-Stream; charset=utf-8", True), (b"text/event-strea", False),
+        (b"application/json", False),
+    ],
+)  # fmt: skip
+async def test_only_an_event_stream_counts_as_one(content_type: bytes, streams: bool) -> None:
+    """Case and parameters of the media type do not matter."""
+    async with relaying(b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nContent-Length: 9\r\n\r\n" % content_type) as run:
+        await run.client.until(lambda: "flush" in run.client.steps)
+        assert run.ctx.streaming == streams
+        assert len(run.proxy.streams) == streams
+        run.proxy.time.now += 3
+        await run.say(b"data: 1\n\n")
+        assert await run.ended() == "finish"
+        assert (run.ctx.first_byte_at == run.proxy.time.now) == streams
+
+
+async def test_a_drain_ends_a_stream_nobody_waits_on_between_two_events() -> None:
+    """In order: the client comes back."""
+    async with relaying(EVENTS, method="GET") as run:
+        await run.say(chunk(b"data: 1\n\n"), got=b"data: 1\n\n")
+        run.proxy.streams.end_listening()
+        assert await run.ended() == "finish"
+        assert (run.ctx.outcome, run.client.got) == ("drained", b"data: 1\n\n")
+
+
+async def test_a_drain_never_cuts_an_event() -> None:
+    """It waits for the rest of the one that has begun."""
+    async with relaying(EVENTS, method="GET") as run:
+        await run.say(chunk(b"data: "), got=b"data: ")
+        run.proxy.streams.end_listening()
+        await run.say(chunk(b"1\n"), got=b"data: 1\n")
+        assert not run.task.done()
+        await run.say(chunk(b"\n"))
+        assert await run.ended() == "finish"
+        assert (run.ctx.outcome, run.client.got) == ("drained", b"data: 1\n\n")
+
+
+async def test_a_stream_that_begins_in_a_drain_ends_at_once() -> None:
+    """Even when its upstream never says a word."""
+    async with relaying(EVENTS, method="GET", before=lambda run: run.proxy.streams.end_listening()) as run:
+        assert await run.ended() == "finish"
+        assert (run.client.status, run.ctx.outcome) == (200, "drained")
+
+
+async def test_a_stream_that_owes_an_answer_is_left_alone_until_the_grace_is_over() -> None:
+    """And then it breaks: it must not look as if it had given the answer."""
+    async with relaying(EVENTS) as run:
+        await run.say(chunk(b"data: 1\n\n"), got=b"data: 1\n\n")
+        run.proxy.streams.end_listening()
+        await run.say(chunk(b"data: 2\n\n"), got=b"data: 1\n\ndata: 2\n\n")
+        run.proxy.streams.end_all()
+        assert await run.ended() == "abort"
+        assert run.ctx.outcome == "drained"
+
+
+async def test_a_client_that_leaves_in_a_drain_has_left() -> None:
+    """Its cancellation passes; nothing is written to it any more."""
+    async with relaying(EVENTS, method="GET") as run:
+        await run.say(chunk(b"data: 1\n\n"), got=b"data: 1\n\n")
+        run.proxy.streams.end_listening()
+        run.client.gone = True
+        with pytest.raises(asyncio.CancelledError):
+            await run.ended()
+        assert run.client.end == ""
+
+
+async def test_a_cancellation_that_no_drain_asked_for_passes() -> None:
+    """The client left while the upstream was silent."""
+    async with relaying(EVENTS) as run:
+        await run.client.until(lambda: "flush" in run.client.steps)
+        run.task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run.ended()
