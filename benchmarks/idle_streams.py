@@ -9,6 +9,7 @@ Two proxies run: one holds the streams, one holds none; calls to both are measur
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -51,7 +52,7 @@ async def measure(
         order = (empty, full) if number % 2 else (full, empty)
         p99 = {proxy.pid: call(load, proxy, 1).p99_ms for proxy in order}
         ratios.append(p99[full.pid] / p99[empty.pid])
-    return per_stream, rig.median(ratios), len(streams) - still_open(streams)
+    return per_stream, statistics.median(ratios), len(streams) - still_open(streams)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -12,7 +12,6 @@ import resource
 import shutil
 import signal
 import socket
-import statistics
 import subprocess
 import sys
 import time
@@ -223,6 +222,3 @@ def conclude(figures: list[Figure]) -> int:
     failed = sum(figure.failed for figure in figures)
     print(f"failed: {failed}")
     return 1 if failed else 0
-
-
-median = statistics.median
