@@ -119,6 +119,12 @@ def test_a_link_leads_somewhere(page: Path) -> None:
             assert anchor in {slug(heading) for heading in re.findall(r"^#+ (.*)$", linked.read_text(), re.MULTILINE)}
 
 
+def test_the_index_lists_every_page() -> None:
+    """A page of docs/ that docs/README.md does not link to is lost."""
+    index = (ROOT / "docs/README.md").read_text()
+    assert all(f"]({path.name})" in index for path in (ROOT / "docs").glob("*.md") if path.name != "README.md")
+
+
 def refusals() -> list[type[errors.Refusal]]:
     """Every refusal there is, in the order of the source."""
     found = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.Refusal)]
@@ -137,24 +143,32 @@ def test_the_table_of_refusals_is_the_tree_of_refusals() -> None:
     assert shown == expected
 
 
-def test_the_walk_names_the_phases_of_the_handler_in_their_order() -> None:
-    """The picture and the source agree."""
-    source = (ROOT / "proxy/dataplane/handler.py").read_text()
-    calls = [
-        "check_host_and_origin(ctx",
-        "authenticate(ctx",
-        "read_message(ctx",
-        "match_route(ctx",
-        "forward(ctx",
-        ".record(",
-    ]
-    assert [source.index(call) for call in calls] == sorted(source.index(call) for call in calls)
-    picture = blocks("text")[0]
-    boxes = ["gate", "origin", "authenticate", "read message", "match route", "forward", "record"]
-    places = [re.search(rf"^{box}\b", picture, re.MULTILINE) for box in boxes]
-    starts = [place.start() for place in places if place is not None]
-    assert len(starts) == len(boxes)
-    assert starts == sorted(starts)
+#: Box of the picture -> call in the handler.
+WALK: Final = {
+    "origin": "check_host_and_origin(ctx",
+    "authenticate": "authenticate(ctx",
+    "read message": "read_message(ctx",
+    "match route": "match_route(ctx",
+    "forward": "forward(ctx",
+    "record": ".record(ctx",
+}
+
+
+def numbers(text: str) -> set[str]:
+    """The statuses of refusals in a line."""
+    return set(re.findall(r"\b[45]\d\d\b", text))
+
+
+def test_the_walk_is_the_one_of_the_handler() -> None:
+    """Same phases in the same order, each with the statuses that the comment beside its call names."""
+    calls = (ROOT / "proxy/dataplane/handler.py").read_text().splitlines()
+    lines = blocks("text")[0].splitlines()
+    called = [next(number for number, line in enumerate(calls) if call in line) for call in WALK.values()]
+    drawn = [next(number for number, line in enumerate(lines) if line.startswith(box)) for box in ("gate", *WALK)]
+    assert called == sorted(called)
+    assert drawn == sorted(drawn)
+    for here, there in zip(called, drawn[1:], strict=True):
+        assert numbers(calls[here].partition("#")[2]) == numbers(lines[there])
 
 
 def test_every_status_in_the_walk_is_one_that_a_refusal_has() -> None:
