@@ -29,13 +29,6 @@ async def test_a_drain_under_load_with_two_hundred_streams_fails_nothing() -> No
     assert found.over_grace_s < 2
 
 
-async def test_a_drain_without_a_delay_fails_nothing_either() -> None:
-    """The port closes at once: what is connected by then is served, also where it waits for its next request."""
-    found = await drain.run(Length(listening=20, answering=5, clients=8, warm_s=0.3, delay_s=0.0, answer_s=0.3))
-    assert (found.failed, found.torn, found.cut, found.unlogged) == (0, 0, 0, 0), found.notes
-    assert found.exit_code == 0
-
-
 @pytest.fixture
 async def clients() -> AsyncIterator[Clients]:
     """Where connections come from."""

@@ -169,8 +169,8 @@ async def test_a_client_that_stops_reading_is_cut_off(
     seen = len(brisk.lines)
     began = time.monotonic()
     await client.send(post())
-    line = await asyncio.to_thread(brisk.wait_for, lambda line: line.get("event") == "request", 5.0, seen)
-    assert (line["outcome"], line["status"]) == ("client_gone", 200)
+    line = await asyncio.to_thread(brisk.wait_for, lambda line: line.get("outcome") == "client_gone", 5.0, seen)
+    assert line["status"] == 200
     async with asyncio.timeout(2):
         while not closed_at:
             await asyncio.sleep(0.01)
@@ -185,7 +185,7 @@ async def test_deadlines_do_not_touch_a_stream_that_is_silent(
     async def script(wire: Wire) -> None:
         await wire.request()
         await wire.send(SSE_HEAD + chunk(event(0)))
-        await asyncio.sleep(2.5)
+        await asyncio.sleep(1.8)
         await wire.send(chunk(event(1)) + b"0\r\n\r\n")
 
     upstream.script = script

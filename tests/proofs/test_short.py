@@ -13,7 +13,7 @@ from tests.proofs import run
 
 @pytest.mark.slow
 def test_a_proof_runs_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """Two drains in short form: figures against targets, nothing failed."""
+    """Two drains in short form, one without a delay: figures against targets, nothing failed."""
     assert run.main(["--short", "--only", "drain"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "--- drain"
