@@ -1,0 +1,94 @@
+"""One real PostgreSQL for every test of a process, with as many databases as the tests ask for."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import itertools
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import asyncpg
+
+from proxy.store.embedded import EmbeddedPostgres
+from proxy.store.migrate import migrator
+
+_NUMBERS: Final = itertools.count(1)
+
+
+def folder() -> Path:
+    """A new folder that an unprivileged user may enter, unlike pytest's own: servers do not run as root."""
+    path = Path(tempfile.mkdtemp(prefix="mcpm-"))
+    path.chmod(0o711)
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return path
+
+
+def aside(make: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a coroutine in a thread with a loop of its own, also when this thread has one that runs."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(lambda: asyncio.run(make())).result(60)
+
+
+@cache
+def cluster() -> EmbeddedPostgres:
+    """The server; it ends with the process."""
+    server = EmbeddedPostgres(folder() / "postgres")
+    aside(server.start)
+    atexit.register(lambda: asyncio.run(server.stop()))
+    return server
+
+
+def owner_dsn(name: str) -> str:
+    """How the owner of everything reaches a database of this name."""
+    return cluster().owner_dsn.replace("/mcp_manager?", f"/{name}?")
+
+
+def login_dsn(name: str) -> str:
+    """How the proxy reaches it."""
+    return cluster().dsn.replace("/mcp_manager?", f"/{name}?")
+
+
+async def execute(dsn: str, statement: str, *values: object) -> list[Any]:
+    """Run one statement over a connection of its own; returns the rows."""
+    connection = await asyncpg.connect(dsn, timeout=5, command_timeout=30)
+    try:
+        return list(await connection.fetch(statement, *values))
+    finally:
+        await connection.close()
+
+
+@asynccontextmanager
+async def empty_database(template: str = "template0") -> AsyncIterator[str]:
+    """The name of a new database that is dropped at the end."""
+    name = f"test_{next(_NUMBERS)}"
+    maintenance = owner_dsn("postgres")
+    await execute(maintenance, f"CREATE DATABASE {name} TEMPLATE {template}")
+    try:
+        yield name
+    finally:
+        await execute(maintenance, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def migrated_template() -> str:
+    """A database with every migration applied; made once, then copied."""
+    name = "migrated"
+    if not await execute(owner_dsn("postgres"), "SELECT 1 FROM pg_database WHERE datname = $1", name):
+        await execute(owner_dsn("postgres"), f"CREATE DATABASE {name}")
+        async with migrator(owner_dsn(name)) as migrations:
+            await migrations.up()
+        await cluster().allow()
+    return name
+
+
+@asynccontextmanager
+async def migrated_database() -> AsyncIterator[str]:
+    """The name of a new database with every table."""
+    async with empty_database(await migrated_template()) as name:
+        yield name
