@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import stat
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import asyncpg
@@ -45,7 +46,8 @@ async def test_postgres_that_was_killed_recovers() -> None:
         postmaster = psutil.Process(pid)
         processes = [*postmaster.children(recursive=True), postmaster]
         for process in processes:
-            process.kill()
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         while any(process.is_running() for process in processes):
             await server.keep()
             await asyncio.sleep(0.01)
