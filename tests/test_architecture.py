@@ -30,8 +30,8 @@ DOCSTRING_SHARE: Final = (0.10, 0.20)
 # --- who may know whom ----------------------------------------------------------------------------------------------
 
 #: First part of a module's name below `proxy` -> the parts that it may import, besides itself.
-#: cli -> app -> {admin, background} -> {dataplane, store, spool} -> {mcp, config, errors, metrics, log}
-FLOOR: Final = {"mcp", "config", "errors", "metrics", "log"}
+#: cli -> app -> {admin, background} -> {dataplane, store, spool} -> identity -> {mcp, config, errors, metrics, log}
+FLOOR: Final = {"identity", "mcp", "config", "errors", "metrics", "log"}
 MAY_IMPORT: Final = {
     "__main__": {"cli"},
     "cli": {"app", "client_config"} | FLOOR,
@@ -42,6 +42,7 @@ MAY_IMPORT: Final = {
     "dataplane": FLOOR,
     "store": FLOOR,
     "spool": FLOOR,
+    "identity": {"mcp", "errors"},
     "mcp": {"errors"},
     "config": {"errors"},
     "metrics": {"errors"},
@@ -286,10 +287,10 @@ def wrong_doors() -> Iterator[str]:
                 yield f"{module.path}:{line} imports {library}, whose door is {' or '.join(DOORS[library])}"
 
 
-def impure_mcp() -> Iterator[str]:
-    """`mcp/` is pure: the standard library, orjson, `errors`, and nothing that waits."""
+def impure_cores() -> Iterator[str]:
+    """`mcp/` and `identity/` are pure: the standard library, orjson, `errors`, and nothing that waits."""
     for module in modules():
-        if module.part != "mcp":
+        if module.part not in ("mcp", "identity"):
             continue
         for line, name in module.imports():
             if name.split(".")[0] in ("asyncio", "socket", "ssl", "threading"):
@@ -371,7 +372,7 @@ def unfinished_work() -> Iterator[str]:
 
 RULES: Final = (
     long_files, big_functions, long_median_function, silent_modules, wrong_share_of_docstrings, broad_excepts,
-    wrong_imports, wrong_doors, impure_mcp, started_tasks, empty_names, stale_given_names, untested_modules,
+    wrong_imports, wrong_doors, impure_cores, started_tasks, empty_names, stale_given_names, untested_modules,
     orphaned_tests, unfinished_work,
 )  # fmt: skip
 
