@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -239,10 +240,12 @@ class ScriptedUpstream:
 
 
 @contextlib.asynccontextmanager
-async def scripted_upstream(script: Script | None = None, port: int = 0) -> AsyncIterator[ScriptedUpstream]:
+async def scripted_upstream(
+    script: Script | None = None, port: int = 0, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[ScriptedUpstream]:
     upstream = ScriptedUpstream()
     upstream.script = script or answer_json
-    server = await asyncio.start_server(upstream._serve, "127.0.0.1", port, limit=1 << 26, backlog=2048)
+    server = await asyncio.start_server(upstream._serve, "127.0.0.1", port, limit=1 << 26, backlog=2048, ssl=tls)
     upstream.port = server.sockets[0].getsockname()[1]
     try:
         yield upstream

@@ -6,6 +6,8 @@ unchanged are carried over with their connections and counters; the others are r
 
 from __future__ import annotations
 
+from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from proxy.dataplane.client import UpstreamClient
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
 
-    from proxy.config.models import Config
+    from proxy.config.models import Config, Server
     from proxy.dataplane.affinity import Sealer
     from proxy.dataplane.deadlines import Deadlines
     from proxy.metrics import Metrics
@@ -72,9 +74,11 @@ class SnapshotBuilder:
         upstreams: dict[str, Upstream] = {}
         for name, server in config.servers.items():
             upstream = known.get(name)
-            if upstream is None or upstream.config != server:
+            certificates = _certificates(server)
+            if upstream is None or upstream.config != server or upstream.certificates != certificates:
                 metrics = self._metrics.server(name)
                 upstream = Upstream(name, server, UpstreamClient(server, metrics, self._deadlines), metrics)
+                upstream.certificates = certificates
             upstreams[name] = upstream
         router = Router.compile(config.routes, upstreams, self._now, self._draw)
         generation = previous.generation + 1 if previous is not None else 1
@@ -117,6 +121,12 @@ class Live:
                 await upstream.client.close()
         for upstream in self._retired.values():
             await upstream.client.close()
+
+
+def _certificates(server: Server) -> bytes:
+    """A digest of a server's TLS files: renewed under the same name, they make it another upstream."""
+    paths = [path for path in (server.tls.ca, server.tls.certificate, server.tls.key) if path is not None]
+    return sha256(b"".join(Path(path).read_bytes() for path in paths)).digest() if paths else b""
 
 
 def _enter_service(snapshot: Snapshot) -> None:

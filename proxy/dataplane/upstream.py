@@ -23,13 +23,16 @@ class Upstream:
     """One server: its configuration, its client, and counters that requests update as they pass."""
 
     __slots__ = (
-        "client", "config", "in_flight", "latency_ewma_s", "metrics", "name", "plan", "takes_query", "target",
+        "certificates", "client", "config", "in_flight", "latency_ewma_s", "metrics", "name", "plan", "takes_query",
+        "target",
     )  # fmt: skip
 
     def __init__(self, name: str, config: Server, client: UpstreamClient, metrics: ServerMetrics) -> None:
         self.name = name
         self.config = config
         self.client = client
+        #: Digest of the TLS files that the client was made with.
+        self.certificates = b""
         self.metrics = metrics
         #: What is the same in the header of every request to it.
         self.plan = HeaderPlan(config)
