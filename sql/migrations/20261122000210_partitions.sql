@@ -27,7 +27,7 @@ RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp AS $
 DECLARE
     fallback text := quote_ident(parent || '_default');
 BEGIN
-    EXECUTE format('CREATE TABLE %I (LIKE %s INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', partition, parent);
+    EXECUTE format('CREATE TABLE public.%I (LIKE %s INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', partition, parent);
     -- Rows that came too early lie in the default partition, where FORCE hides them from the owner as from anyone.
     EXECUTE format('ALTER TABLE %s NO FORCE ROW LEVEL SECURITY', fallback);
     EXECUTE format(
