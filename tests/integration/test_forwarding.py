@@ -397,7 +397,8 @@ async def test_broken_exchanges_leave_no_connection_behind(proxy: ProxyProcess, 
     async with asyncio.timeout(3):
         while upstream.open:
             await asyncio.sleep(0.01)
-    assert proxy.metric("mcp_manager_pool_in_use") == 0
+    assert "mcp_proxy_pool_connections_in_use" in proxy.admin("/metrics")
+    assert proxy.metric("mcp_proxy_pool_connections_in_use") == 0
 
 
 # --- bodies that stream through ---------------------------------------------------------------------------------------
@@ -652,4 +653,6 @@ async def test_a_server_that_hangs_up_on_a_waiting_client_is_502(
 
     upstream.script = script
     answered = await ask(proxy.port, post())
-    assert (answered.status, answered.reason) == (502, "upstream_failed")
+    assert answered.status == 502
+    assert answered.reason in ("upstream_failed", "connect_failed")  # the reset may come before the connection is ours
+    assert not upstream.seen
