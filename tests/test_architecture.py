@@ -429,7 +429,7 @@ def test_mcp_may_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         sys.modules[__name__], "modules", lambda: (module_of("import asyncio\nasync def f(): pass", "mcp/x.py"),)
     )
-    assert len(list(impure_mcp())) == 2
+    assert len(list(impure_cores())) == 2
 
 
 def test_elif_is_not_deeper_than_its_if() -> None:
