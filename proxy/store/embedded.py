@@ -25,7 +25,7 @@ DATABASE: Final = "mcp_manager"
 _OWNER: Final = "postgres"
 _LOGIN: Final = "mcp_manager"
 #: Roles that migrations make; the login takes them on per transaction.
-_GROUPS: Final = ("mcp_manager_app", "mcp_manager_audit", "mcp_manager_admin")
+_GROUPS: Final = ("mcp_manager_app", "mcp_manager_audit", "mcp_manager_admin", "mcp_manager_sync")
 _ANSWER_S: Final = 2.0
 _STATEMENT_S: Final = 30.0
 _SETTINGS: Final = {
