@@ -125,12 +125,17 @@ class SlotsMachine(RuleBasedStateMachine):
                 assert each.task.exception() is None or isinstance(each.task.exception(), TimeoutError)
 
     def teardown(self) -> None:
-        while self.waiting or self.holding:
+        for _ in self.arrived:
             for each in self.holding:
                 each.letting_go.set()
             self.turn()
-        assert self.slots.used == 0
+        left = self.waiting
+        for each in left:
+            each.task.cancel()
+        self.turn()
         self.loop.close()
+        assert left == []
+        assert self.slots.used == 0
 
 
 TestSlots = SlotsMachine.TestCase

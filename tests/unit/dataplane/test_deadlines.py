@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxy.dataplane.deadlines import Deadlines
@@ -52,6 +52,7 @@ STEP = st.one_of(
 
 
 @given(st.lists(STEP, max_size=30))
+@example([("begin", 0), ("tick", 10), ("tick", 10), ("turn", 0)])
 def test_each_task_is_told_what_happened_to_it(steps: list[tuple[str, int]]) -> None:
     """In any order of answers, cancellations, ticks and turns of the loop; several may fall into one turn."""
     asyncio.run(play(steps))

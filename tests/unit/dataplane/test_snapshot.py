@@ -13,7 +13,7 @@ from proxy.dataplane.client import UpstreamClient
 from proxy.dataplane.snapshot import Snapshot
 from proxy.dataplane.upstream import Upstream
 from tests.harness import scripted_upstream
-from tests.unit.dataplane.fakes import Proxy, proxying
+from tests.unit.dataplane.fakes import PATIENCE_S, Proxy, proxying
 
 NAMES = ("a", "b", "c")
 
@@ -172,8 +172,9 @@ async def test_a_retired_server_closes_although_others_are_busy() -> None:
         assert upstream.metrics.pool_limit > 0
         await proxy.live.close_retired()
         assert upstream.metrics.pool_limit == 0
-        while old.open:
-            await asyncio.sleep(0)
+        async with asyncio.timeout(PATIENCE_S):
+            while old.open:
+                await asyncio.sleep(0)
 
 
 async def test_closing_closes_what_earlier_snapshots_left_behind() -> None:
