@@ -75,7 +75,7 @@ QUERIES: Final = {
         f"SELECT * FROM request_logs WHERE server_id = {_S7} AND {_DAY} ORDER BY ts DESC LIMIT 50",
     "idx_request_logs_time":
         "SELECT count(*), avg(duration_ms) FROM request_logs"
-        " WHERE ts >= now() - interval '70 minutes' AND ts < now() - interval '60 minutes'",
+        " WHERE ts >= now() - interval '50 hours' AND ts < now() - interval '49 hours'",
     "idx_request_logs_errors":
         f"SELECT * FROM request_logs WHERE tenant_id = {_T7} AND status_code >= 500 AND {_DAY}"
         " ORDER BY ts DESC LIMIT 50",
@@ -99,7 +99,7 @@ QUERIES: Final = {
     "idx_audit_logs_high_risk":
         "SELECT * FROM audit_logs WHERE risk_level IN ('high', 'critical') ORDER BY ts DESC LIMIT 20",
     "idx_audit_investigation_composite":
-        f"SELECT * FROM audit_logs WHERE tenant_id = {_T7} AND action = 'tools/call' AND outcome = 'denied' AND {_DAY}"
+        f"SELECT * FROM audit_logs WHERE tenant_id = {_T7} AND action = 'tools/call' AND outcome = 'denied'"
         " ORDER BY ts DESC LIMIT 50",
     "idx_error_logs_unresolved":
         f"SELECT * FROM error_logs WHERE tenant_id = {_T7} AND resolved_at IS NULL ORDER BY ts DESC LIMIT 20",

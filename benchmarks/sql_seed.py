@@ -30,13 +30,18 @@ class Size:
         return self.requests // 5
 
     @property
+    def busy(self) -> int:
+        """Servers, the first ones, that get every second request."""
+        return max(self.servers // 100, 10)
+
+    @property
     def people(self) -> int:
         """Users, and keys."""
         return self.servers * 2
 
 
 FULL: Final = Size(tenants=100, servers=10_000, requests=1_000_000)
-SMALL: Final = Size(tenants=20, servers=600, requests=40_000)
+SMALL: Final = Size(tenants=20, servers=600, requests=60_000)
 
 #: `h(i, column)`: a number from 0 to 2^31 - 1.
 _HASH: Final = """
@@ -109,7 +114,8 @@ _ROWS: Final = (
            CASE WHEN pg_temp.h(i, 27) % 100 = 0 THEN 1000 + pg_temp.h(i, 28) % 5000 ELSE pg_temp.h(i, 28) % 400 END,
            pg_temp.h(i, 29) % 2000, pg_temp.h(i, 30) % 20000
     FROM generate_series(1, {requests}) AS i,
-         LATERAL (SELECT 1 + pg_temp.h(i, 23) % {servers}, 1 + pg_temp.h(i, 24) % {people},
+         LATERAL (SELECT 1 + pg_temp.h(i, 23) % CASE i % 2 WHEN 0 THEN {busy} ELSE {servers} END,
+                         1 + pg_temp.h(i, 24) % {people},
                          CASE WHEN pg_temp.h(i, 25) % 10 < 7 THEN 'tools/call' WHEN pg_temp.h(i, 25) % 10 < 9
                               THEN 'tools/list' ELSE 'ping' END,
                          CASE pg_temp.h(i, 31) % 100 WHEN 0 THEN 502 WHEN 1 THEN 403 WHEN 2 THEN 429 ELSE 200 END)
@@ -146,7 +152,9 @@ _ROWS: Final = (
 
 async def seed(connection: Connection, size: Size) -> None:
     """Fill a migrated, empty database whose owner `connection` is, with its partitions."""
-    names = {name: getattr(size, name) for name in ("tenants", "servers", "requests", "events", "people", "days")}
+    names = {
+        name: getattr(size, name) for name in ("tenants", "servers", "busy", "requests", "events", "people", "days")
+    }
     step = f"(interval '{size.days} days' / {size.events})"
     async with connection.transaction():
         await connection.execute(_HASH)

@@ -26,15 +26,19 @@ CREATE FUNCTION add_partition(parent regclass, partition text, time_column text,
 RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
     fallback text := quote_ident(parent || '_default');
+    aside text := quote_ident(partition || '_aside');
 BEGIN
-    EXECUTE format('CREATE TABLE public.%I (LIKE %s INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', partition, parent);
-    -- Rows that came too early lie in the default partition, where FORCE hides them from the owner as from anyone.
+    -- Rows that came too early lie in the default partition, where FORCE hides them from the owner as from anyone. They
+    -- go back after the new partition is attached: attaching full ones would check foreign keys under the same FORCE.
+    EXECUTE format('CREATE TABLE public.%s (LIKE %s)', aside, parent);
     EXECUTE format('ALTER TABLE %s NO FORCE ROW LEVEL SECURITY', fallback);
     EXECUTE format(
-        'WITH moved AS (DELETE FROM %s WHERE %I >= %L AND %I < %L RETURNING *) INSERT INTO %I SELECT * FROM moved',
-        fallback, time_column, since, time_column, until, partition);
+        'WITH moved AS (DELETE FROM %s WHERE %I >= %L AND %I < %L RETURNING *) INSERT INTO %s SELECT * FROM moved',
+        fallback, time_column, since, time_column, until, aside);
     EXECUTE format('ALTER TABLE %s FORCE ROW LEVEL SECURITY', fallback);
-    EXECUTE format('ALTER TABLE %s ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', parent, partition, since, until);
+    EXECUTE format('CREATE TABLE public.%I PARTITION OF %s FOR VALUES FROM (%L) TO (%L)', partition, parent, since, until);
+    EXECUTE format('INSERT INTO %I SELECT * FROM %s', partition, aside);
+    EXECUTE format('DROP TABLE %s', aside);
     PERFORM isolate_tenant_rows(partition::regclass);
     PERFORM describe_partition(parent, partition::regclass);
 END
