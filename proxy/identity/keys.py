@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import secrets
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from hmac import compare_digest
@@ -42,38 +42,37 @@ _NOTHING: Final = bytes(32)
 
 @dataclass(frozen=True, slots=True)
 class Minted:
-    """A new key. `text` is shown once and kept nowhere; `key_id` and `secret_hash` are stored."""
+    """A new key. `text` is shown once and kept nowhere; the rest is stored (columns of `enhanced_api_keys`)."""
 
-    key_id: str
-    secret_hash: bytes = field(repr=False)
+    id: str
+    secret_hmac: bytes = field(repr=False)
+    pepper_version: int
     text: str = field(repr=False)
 
 
 class PepperRing:
-    """The peppers: the first one hashes new secrets, all of them recognise old ones. Has no repr of its own."""
+    """The peppers by version: the newest one hashes new secrets. Has no repr of its own."""
 
-    __slots__ = ("_peppers",)
+    __slots__ = ("_newest", "_peppers", "_spare")
 
-    def __init__(self, peppers: Sequence[bytes]) -> None:
+    def __init__(self, peppers: Mapping[int, bytes]) -> None:
         """Raises ValueError without peppers, or for one that is too short."""
-        if not peppers or any(len(pepper) < MIN_PEPPER for pepper in peppers):
+        if not peppers or any(len(pepper) < MIN_PEPPER for pepper in peppers.values()):
             raise ValueError(f"a pepper has {MIN_PEPPER} bytes or more, and there is at least one")
-        self._peppers = tuple(_Hmac(pepper) for pepper in peppers)
+        self._newest = max(peppers)
+        self._peppers = {version: _Hmac(pepper) for version, pepper in peppers.items()}
+        self._spare = self._peppers[self._newest]
 
-    def hash(self, secret: str) -> bytes:
-        """What is stored of a secret: 32 bytes."""
-        return self._peppers[0].digest(secret.encode())
+    def hash(self, secret: str) -> tuple[bytes, int]:
+        """What is stored of a secret: 32 bytes, and the version of the pepper."""
+        return self._spare.digest(secret.encode()), self._newest
 
-    def matches(self, secret: str, stored: Sequence[bytes]) -> bool:
-        """Whether the secret has one of the stored hashes. Takes as long for a wrong secret as for the right one, and
-        as long when nothing is stored."""
-        message = secret.encode()
-        found = False
-        for pepper in self._peppers:
-            digest = pepper.digest(message)
-            for expected in stored or (_NOTHING,):
-                found |= compare_digest(digest, expected)
-        return found
+    def matches(self, secret: str, stored: bytes = _NOTHING, version: int = 0) -> bool:
+        """Whether a secret is the stored one. Takes as long for a wrong secret as for the right one, and as long when
+        nothing is stored or the pepper is gone."""
+        pepper = self._peppers.get(version)
+        digest = (pepper or self._spare).digest(secret.encode())
+        return compare_digest(digest, stored) and pepper is not None
 
 
 class _Hmac:
@@ -93,15 +92,11 @@ class _Hmac:
         return outer.digest()
 
 
-def mint(ring: PepperRing, key_id: str = "") -> Minted:
-    """A new key; with `key_id`, a new secret for the key of that id (rotation)."""
-    key_id = key_id or _random_text(ID_LENGTH)
-    secret = _random_text(SECRET_LENGTH)
+def mint(ring: PepperRing) -> Minted:
+    """A new key."""
+    key_id, secret = _random_text(ID_LENGTH), _random_text(SECRET_LENGTH)
     body = f"{PREFIX}{key_id}_{secret}"
-    text = f"{body}_{crc32(body.encode()):08x}"
-    if parse(text) is None:
-        raise ValueError("not the id of a key")
-    return Minted(key_id, ring.hash(secret), text)
+    return Minted(key_id, *ring.hash(secret), f"{body}_{crc32(body.encode()):08x}")
 
 
 def parse(text: str) -> tuple[str, str] | None:
@@ -112,9 +107,9 @@ def parse(text: str) -> tuple[str, str] | None:
     return (key_id, secret) if crc32(body.encode()) == int(checksum, 16) else None
 
 
-def digest_of(text: str) -> str:
-    """SHA-256 in hex: how legacy keys, API tokens and session tokens are looked up."""
-    return sha256(text.encode()).hexdigest()
+def digest_of(text: str) -> bytes:
+    """SHA-256: how legacy keys, API tokens and session tokens are looked up."""
+    return sha256(text.encode()).digest()
 
 
 def _random_text(length: int) -> str:

@@ -21,12 +21,12 @@ class Misses:
         self._allowance = per_s
         self._filled_at = 0.0
         #: Name of a credential -> when it may be asked about again, oldest first.
-        self._seen: OrderedDict[str, float] = OrderedDict()
+        self._seen: OrderedDict[str | bytes, float] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._seen)
 
-    def may_ask(self, name: str, now: float) -> bool:
+    def may_ask(self, name: str | bytes, now: float) -> bool:
         """Whether to ask about an unknown credential; True at most once per `ttl_s`. `now`: monotonic seconds."""
         self._forget(now)
         if name in self._seen:

@@ -74,7 +74,7 @@ def test_forwarded_is_read_as_rfc_7239_has_it(value: str, expected: str) -> None
 @pytest.mark.parametrize(
     "value",
     ["", ",", "1.2.3.4,", "nonsense", "1.2.3.4.5", "1.2.3.4:", "1.2.3.4:123456", "[1.2.3.4]", "[::1", "::1]:5",
-     "1.2.3.4 5.6.7.8", "010.0.0.1", "http://1.2.3.4", ", ".join(["1.2.3.4"] * (MAX_HOPS + 1)), "1.2.3.4," + " " * 9000],
+     "1.2.3.4 5.6.7.8", "010.0.0.1", "http://1.2.3.4", ",".join(["1.2.3.4"] * (MAX_HOPS + 1)), "1.2.3.4" + " " * 9000],
 )  # fmt: skip
 def test_an_unreadable_x_forwarded_for_of_a_trusted_proxy_is_a_400(value: str) -> None:
     """A proxy that we trust and cannot understand is broken; guessing would trust its clients."""
@@ -86,7 +86,7 @@ def test_an_unreadable_x_forwarded_for_of_a_trusted_proxy_is_a_400(value: str) -
     "value",
     ["", ",", "for", "for=", "for=1.2.3.4,", "for=1.2.3.4;", "for =1.2.3.4", "for= 1.2.3.4", "for=1.2.3.4; proto=http",
      "for=1.2.3.4;for=5.6.7.8", "for=::1", "for=[::1]", 'for="::1"', 'for="[::1]', 'for="1.2.3.4, 5.6.7.8"',
-     "for=nonsense", 'for="[1.2.3.4]"', "for=1.2.3.4 for=5.6.7.8", "1.2.3.4", "for=1.2.3.4, x", "for=1.2.3.4,,for=1.2.3.4",
+     "for=nonsense", 'for="[1.2.3.4]"', "for=1.2.3.4 for=5.6.7.8", "1.2.3.4", "for=1.2.3.4, x", "for=1.2.3.4,,for=::",
      ", ".join(["for=1.2.3.4"] * (MAX_HOPS + 1)), "for=" + "1" * 9000],
 )  # fmt: skip
 def test_an_unreadable_forwarded_of_a_trusted_proxy_is_a_400(value: str) -> None:

@@ -1,0 +1,139 @@
+"""Rows of the database that say who may do what, as plain values; field names are those of the columns.
+
+Owns the shapes, and what a rotation does to a row. Times are aware datetimes, ids are text, '' stands for NULL. No
+record holds a credential that could be used: tokens come as their SHA-256 (the query computes that of a session's),
+secrets as keyed hashes, and both stay out of every repr.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime, time
+from typing import Final, Literal
+
+from proxy.identity.keys import Minted
+
+#: The tenant that owns what concerns all tenants: shared servers, and rules for everyone.
+SYSTEM_TENANT: Final = "00000000-0000-0000-0000-000000000000"
+
+
+@dataclass(frozen=True, slots=True)
+class TenantRecord:
+    """`tenants`."""
+
+    id: str
+    slug: str
+    status: str = "active"
+    """Only `active` tenants are served."""
+
+
+@dataclass(frozen=True, slots=True)
+class UserRecord:
+    """`user` of Better-Auth, with the columns of its admin plugin and the home tenant."""
+
+    id: str
+    tenant_id: str = ""
+    role: str | None = None
+    """Several are joined by commas."""
+    banned: bool | None = None
+    ban_expires: datetime | None = None
+    """None: a ban has no end."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """`enhanced_api_keys`."""
+
+    id: str
+    """The 12 characters of the key's text."""
+    secret_hmac: bytes = field(repr=False)
+    pepper_version: int
+    tenant_id: str
+    user_id: str = ""
+    tier: str = "user"
+    scopes: tuple[str, ...] = ()
+    allowed_ips: tuple[str, ...] = ()
+    """Addresses and networks; none: from anywhere."""
+    allowed_origins: tuple[str, ...] = ()
+    """None: with any `Origin`, or without one."""
+    allowed_servers: tuple[str, ...] = ()
+    """Patterns; none: every server of the tenant."""
+    allowed_tools: tuple[str, ...] = ()
+    """Patterns; none: every tool."""
+    requests_per_minute: int | None = None
+    burst: int | None = None
+    not_before: datetime | None = None
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+    rotated_from: str = ""
+    """Id of the key that this one replaces."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRecord:
+    """`api_keys` (legacy) and `api_tokens`: opaque texts."""
+
+    table: Literal["api_keys", "api_tokens"]
+    id: str
+    token_hash: bytes = field(repr=False)
+    """`key_hash` or `token_hash`: SHA-256 of the text."""
+    tenant_id: str
+    user_id: str = ""
+    scopes: tuple[str, ...] = ()
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRecord:
+    """`session` of Better-Auth. Its tenant is the user's."""
+
+    id: str
+    token_hash: bytes = field(repr=False)
+    """SHA-256 of `token`."""
+    user_id: str
+    expires_at: datetime
+    impersonated_by: str = ""
+    """Id of the administrator who acts as the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccessRule:
+    """`server_access_control`: allows or denies servers, or tools of servers, to someone, perhaps at some time."""
+
+    id: str
+    tenant_id: str
+    effect: Literal["allow", "deny"]
+    server_id: str = ""
+    """Id of the server; '' for all."""
+    subject_type: Literal["everyone", "role", "user", "api_key", "anonymous"] = "everyone"
+    subject_id: str = ""
+    tools: tuple[str, ...] = ()
+    """Patterns; none: everything of the server."""
+    priority: int = 0
+    valid_from: datetime | None = None
+    valid_until: datetime | None = None
+    daily_from: time | None = None
+    """Included; `daily_until` is excluded. The window may pass midnight."""
+    daily_until: time | None = None
+    days_of_week: tuple[int, ...] = ()
+    """1 Monday to 7 Sunday, of the day on which the window began; none: every day."""
+    time_zone: str = "UTC"
+    is_enabled: bool = True
+
+
+Record = TenantRecord | UserRecord | KeyRecord | TokenRecord | SessionRecord
+"""What a directory is made of."""
+
+
+def rotated(record: KeyRecord, minted: Minted, until: datetime) -> tuple[KeyRecord, KeyRecord]:
+    """The key as it goes on with a new id and secret, and the old one, which is good up to `until` at the latest."""
+    fresh = replace(
+        record,
+        id=minted.id,
+        secret_hmac=minted.secret_hmac,
+        pepper_version=minted.pepper_version,
+        rotated_from=record.id,
+    )
+    ends = until if record.expires_at is None else min(until, record.expires_at)
+    return fresh, replace(record, expires_at=ends)
