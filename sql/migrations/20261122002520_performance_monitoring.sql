@@ -4,7 +4,8 @@
 SET LOCAL ROLE mcp_manager_owner;
 
 CREATE VIEW performance_monitoring WITH (security_invoker = true) AS
-SELECT component, total_count, healthy_count, 100.0 * healthy_count / nullif(total_count, 0) AS health_percent, value
+SELECT component, total_count, healthy_count,
+       100::double precision * healthy_count / nullif(total_count, 0) AS health_percent, value
 FROM (
     SELECT 'servers' AS component, count(*) AS total_count,
            count(*) FILTER (WHERE health_status = 'HEALTHY') AS healthy_count, avg(avg_response_time) AS value
