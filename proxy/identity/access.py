@@ -127,7 +127,7 @@ class Rule:
         self._not_before = -inf if record.valid_from is None else record.valid_from.timestamp()
         self._not_after = inf if record.valid_until is None else record.valid_until.timestamp()
         self._window: DayWindow | None = None
-        if record.daily_from is not None or record.daily_until is not None or record.days_of_week:
+        if record.daily_from or record.daily_until or record.days_of_week:
             try:
                 self._window = DayWindow(record)
             except (ValueError, OSError, ZoneInfoNotFoundError):  # all three mean no zone
@@ -168,10 +168,10 @@ class DayWindow:
     __slots__ = ("_days", "_end", "_start", "_zone")
 
     def __init__(self, record: AccessRule) -> None:
-        """Raises ValueError for an empty window and days that are none, and what ZoneInfo raises for a zone."""
-        self._start = record.daily_from or time.min
+        """Raises ValueError for hours and days that are none, and what ZoneInfo raises for a zone."""
+        self._start = time.fromisoformat(record.daily_from) if record.daily_from else time.min
         #: None: midnight at the end of the day.
-        self._end = record.daily_until
+        self._end = time.fromisoformat(record.daily_until) if record.daily_until else None
         self._days = frozenset(record.days_of_week) or _EVERY_DAY
         self._zone = ZoneInfo(record.time_zone)
         if self._start == self._end or not self._days <= _EVERY_DAY:

@@ -1,15 +1,16 @@
 """Rows of the database that say who may do what, as plain values; field names are those of the columns.
 
-Owns the shapes, and what a rotation does to a row. Times are aware datetimes, ids are text, '' stands for NULL. No
-record holds a credential that could be used: tokens come as their SHA-256 (the query computes that of a session's),
-secrets as keyed hashes, and both stay out of every repr.
+Owns the shapes, how whatever read a row becomes one of them, and what a rotation does to a row. Times are aware
+datetimes, ids are text, '' stands for NULL. No record holds a credential that could be used: tokens come as their
+SHA-256 (the query computes that of a session's), secrets as keyed hashes, and both stay out of every repr.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from datetime import datetime, time
-from typing import Final, Literal
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any, Final, Literal
 
 from proxy.identity.keys import Minted
 
@@ -113,9 +114,9 @@ class AccessRule:
     priority: int = 0
     valid_from: datetime | None = None
     valid_until: datetime | None = None
-    daily_from: time | None = None
-    """Included; `daily_until` is excluded. The window may pass midnight."""
-    daily_until: time | None = None
+    daily_from: str = ""
+    """`HH:MM`, included; `daily_until` is excluded. The window may pass midnight; '' for a day's begin and end."""
+    daily_until: str = ""
     days_of_week: tuple[int, ...] = ()
     """1 Monday to 7 Sunday, of the day on which the window began; none: every day."""
     time_zone: str = "UTC"
@@ -124,6 +125,39 @@ class AccessRule:
 
 Record = TenantRecord | UserRecord | KeyRecord | TokenRecord | SessionRecord
 """What a directory is made of."""
+
+_RECORDS: Final = MappingProxyType(
+    {
+        "tenants": TenantRecord,
+        "user": UserRecord,
+        "enhanced_api_keys": KeyRecord,
+        "api_keys": TokenRecord,
+        "api_tokens": TokenRecord,
+        "session": SessionRecord,
+    }
+)
+TABLES: Final = frozenset(_RECORDS)
+"""The tables whose rows are records."""
+
+
+def record_of(table: str, row: object) -> Record:
+    """The record of a row of one of `TABLES`: any object with attributes that are named as the columns."""
+    kind: type[Record] = _RECORDS[table]
+    if kind is not TokenRecord:
+        return kind(**_columns(kind, row))
+    digest = getattr(row, "key_hash" if table == "api_keys" else "token_hash")
+    return TokenRecord(**{**_columns(kind, row), "table": table, "token_hash": digest})
+
+
+def rule_of(row: object) -> AccessRule:
+    """The rule of a row of `server_access_control`."""
+    return AccessRule(**_columns(AccessRule, row))
+
+
+def _columns(kind: type[Record | AccessRule], row: object) -> dict[str, Any]:
+    """The values of a row without NULLs: these are the defaults."""
+    values = ((column.name, getattr(row, column.name, None)) for column in fields(kind))
+    return {name: value for name, value in values if value is not None}
 
 
 def rotated(record: KeyRecord, minted: Minted, until: datetime) -> tuple[KeyRecord, KeyRecord]:
