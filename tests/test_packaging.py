@@ -35,12 +35,13 @@ def let_through(path: str) -> bool:
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
-    """Built as a user builds it: every module and the type marker are in, tests are not, the command is declared."""
+    """Built as a user builds it: modules, migrations and the type marker are in, tests are not, the command is there."""
     source = tmp_path / "source"
     source.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
     shutil.copytree(ROOT / "proxy", source / "proxy", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "sql", source / "sql")
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir"]
     subprocess.run([*command, str(tmp_path), str(source)], check=True, timeout=100)
     (wheel,) = tmp_path.glob("*.whl")
@@ -50,6 +51,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
         assert "mcp-manager = proxy.cli:main" in archive.read(entry_points).decode()
     expected = {str(path.relative_to(source)) for path in (source / "proxy").rglob("*") if path.is_file()}
     assert "proxy/py.typed" in expected
+    expected |= {f"proxy/store/migrations/{path.name}" for path in (ROOT / "sql/migrations").glob("*.sql")}
     assert expected == {name for name in names if ".dist-info/" not in name}
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
