@@ -35,7 +35,7 @@ def let_through(path: str) -> bool:
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
-    """Built as a user builds it: modules, migrations and the type marker are in, tests are not, the command is there."""
+    """As a user builds it: modules, migrations and the type marker are in, tests are not, the command is declared."""
     source = tmp_path / "source"
     source.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
