@@ -69,7 +69,22 @@ def _parser() -> argparse.ArgumentParser:
     client_config = _add(commands, "client-config", _client_config, "print what a client needs to reach a server")
     client_config.add_argument("name", metavar="NAME", help="key under 'servers'")
     client_config.add_argument("--client", choices=_CLIENTS, help="only this client")
+    _add_migrate(commands)
     return parser
+
+
+def _add_migrate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    summary = "bring the tables of PostgreSQL up to date, or take changes back"
+    migrate = commands.add_parser(
+        "migrate", help=summary, description=f"{summary[0].upper()}{summary[1:]}. The database is $DATABASE_URL."
+    )
+    actions = migrate.add_subparsers(metavar="ACTION", required=True, dest="action")
+    _add(actions, "up", _migrate, "apply what was not applied yet", file=False)
+    down = _add(actions, "down", _migrate, "take back the newest migration, with what is in its tables", file=False)
+    how_far = down.add_mutually_exclusive_group()
+    how_far.add_argument("--to", metavar="VERSION", help="take back everything above this version")
+    how_far.add_argument("--all", action="store_true", help="take back everything")
+    _add(actions, "status", _migrate, "list every migration, applied or not", file=False)
 
 
 def _add(
@@ -153,3 +168,32 @@ def _client_config(given: argparse.Namespace) -> int:
     except ValueError as error:
         raise _Misuse(str(error)) from None
     return _DONE
+
+
+def _migrate(given: argparse.Namespace) -> int:
+    import asyncio
+
+    from proxy.store.migrate import MigrationError
+
+    dsn = os.environ.get("DATABASE_URL")
+    if not dsn:
+        raise _Misuse("set DATABASE_URL, such as postgresql://owner:password@host/database")
+    try:
+        lines = asyncio.run(_migrated(given, dsn))
+    except MigrationError as error:
+        raise _Misuse(str(error)) from None
+    print("\n".join(lines))
+    return _DONE
+
+
+async def _migrated(given: argparse.Namespace, dsn: str) -> list[str]:
+    """Do it; what to print. Raises MigrationError."""
+    from proxy.store.migrate import migrator
+
+    async with migrator(dsn) as migrations:
+        if given.action == "up":
+            return [f"applied {file}" for file in await migrations.up()] or ["up to date"]
+        if given.action == "down":
+            files = await migrations.down(given.to, everything=given.all)
+            return [f"took back {file}" for file in files] or ["nothing to take back"]
+        return [str(state) for state in await migrations.status()] or ["no migrations"]

@@ -79,6 +79,10 @@ class State:
     changed: bool
     """The file is not what was applied."""
 
+    def __str__(self) -> str:
+        word = "changed" if self.changed else "applied" if self.applied else "pending"
+        return f"{word}  {self.file or self.version + ' (of another release)'}"
+
 
 def shipped() -> Traversable:
     """The folder of migrations: inside the package when it was installed from a wheel, else that of the checkout."""

@@ -6,12 +6,14 @@ import json
 import subprocess
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from proxy import cli
 from proxy.client_config import CLIENTS
+from tests.unit.store.engine import aside, execute, owner_dsn
 
 ROOT = Path(__file__).parents[2]
 GOOD = "servers:\n  a: {url: http://x/mcp}\n  b: {url: ws://x/, transport: websocket}\n"
@@ -187,3 +189,48 @@ def test_a_reader_that_was_never_there_is_not_a_traceback() -> None:
         assert process.stderr is not None
         assert process.stderr.read() == b""
         assert process.wait(60) == 1
+
+
+@pytest.fixture
+def empty(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An empty database that DATABASE_URL names."""
+    aside(lambda: execute_all(owner_dsn("postgres"), "CREATE DATABASE cli"))
+    monkeypatch.setenv("DATABASE_URL", owner_dsn("cli"))
+    yield owner_dsn("cli")
+    aside(lambda: execute_all(owner_dsn("postgres"), "DROP DATABASE cli WITH (FORCE)"))
+
+
+async def execute_all(dsn: str, *statements: str) -> None:
+    """Run statements."""
+    for statement in statements:
+        await execute(dsn, statement)
+
+
+@pytest.mark.usefixtures("empty")
+def test_migrations_go_up_and_down(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each file that ran is a line; status lists them all."""
+    pending = run(capsys, "migrate", "status")[1].splitlines()
+    assert len(pending) > 10 and all(line.startswith("pending  20") for line in pending)
+    code, out, err = run(capsys, "migrate", "up")
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [line.replace("pending ", "applied") for line in pending]
+    assert run(capsys, "migrate", "up")[1] == "up to date\n"
+    assert run(capsys, "migrate", "down")[1] == f"took back {pending[-1].split()[1]}\n"
+    version = pending[2].split()[1].split("_")[0]
+    assert len(run(capsys, "migrate", "down", "--to", version)[1].splitlines()) == len(pending) - 4
+    assert len(run(capsys, "migrate", "down", "--all")[1].splitlines()) == 3
+    assert run(capsys, "migrate", "down")[1] == "nothing to take back\n"
+
+
+def test_migrations_without_a_database_are_misuse(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None is named, none is there, or it is none; the password is not repeated."""
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    assert run(capsys, "migrate", "up")[0] == 2
+    for dsn in ("postgresql://u:planted@127.0.0.1:1/x", "planted"):
+        monkeypatch.setenv("DATABASE_URL", dsn)
+        code, out, err = run(capsys, "migrate", "status")
+        assert (code, out) == (2, "")
+        assert "planted" not in err and "PostgreSQL cannot be used" in err
+    assert run(capsys, "migrate", "down", "--to", "1", "--all")[0] == 2
