@@ -18,8 +18,17 @@ STRATEGIES = ["round_robin", "weighted", "least_connections", "random", "power_o
 BALANCED = ["round_robin", "weighted", "least_connections", "random", "power_of_two"]
 
 
+class Backend(Upstream):
+    """A server that may be told not to take traffic, as breakers and health will."""
+
+    down = False
+
+    def available(self) -> bool:
+        return not self.down
+
+
 def server(name: str) -> Upstream:
-    return Upstream(name, Server(url="http://127.0.0.1:9/mcp"), None, None)
+    return Backend(name, Server(url="http://127.0.0.1:9/mcp"), None, None)
 
 
 def route(
@@ -48,11 +57,11 @@ class Picks(RuleBasedStateMachine):
         self.weights = {f"s{number}": weight for number, weight in enumerate(weights)}
         self.selection, self.servers = route(strategy, self.weights, sticky, random.Random(seed).random)
 
-    @rule(number=st.integers(0, 4), retired=st.booleans(), in_flight=st.integers(0, 3), latency=st.floats(0, 2))
-    def a_server_changes(self, number: int, retired: bool, in_flight: int, latency: float) -> None:
+    @rule(number=st.integers(0, 4), down=st.booleans(), in_flight=st.integers(0, 3), latency=st.floats(0, 2))
+    def a_server_changes(self, number: int, down: bool, in_flight: int, latency: float) -> None:
         one = self.servers.get(f"s{number}")
         if one is not None:
-            one.retired, one.in_flight, one.latency_ewma_s = retired, in_flight, latency
+            one.down, one.in_flight, one.latency_ewma_s = down, in_flight, latency
 
     @rule(key=st.sampled_from(["", "a", "b"]), tried=st.sets(st.integers(0, 4).map("s{}".format)))
     def a_request_comes(self, key: str, tried: set[str]) -> None:
@@ -87,7 +96,7 @@ def test_weight_0_drains_a_server(strategy: str) -> None:
     selection, servers = route(strategy, {"old": 0, "new": 1})
     assert set(names(selection, 20)) == {"new"}
     assert selection.get("old") is servers["old"]
-    servers["new"].retired = True
+    servers["new"].down = True
     assert selection.pick("key", ()) is None
     drained, _ = route(strategy, {"a": 0, "b": 0})
     assert drained.pick("", ()) is None
@@ -105,7 +114,7 @@ def test_round_robin_spreads_the_turns_of_a_server_that_is_down(down: set[str]) 
     """Its neighbour does not get them all."""
     selection, servers = route("round_robin", dict.fromkeys("abcd", 1))
     for name in down:
-        servers[name].retired = True
+        servers[name].down = True
     shares = Counter(names(selection, 240))
     assert set(shares) == set("abcd") - down
     assert max(shares.values()) == min(shares.values())
@@ -130,7 +139,7 @@ def test_weighted_is_smooth() -> None:
 def test_weighted_keeps_the_shares_of_those_that_are_left() -> None:
     """A server that is down takes no credit."""
     selection, servers = route("weighted", {"a": 3, "b": 2, "c": 1})
-    servers["b"].retired = True
+    servers["b"].down = True
     assert Counter(names(selection, 40)) == {"a": 30, "c": 10}
 
 
@@ -157,7 +166,7 @@ def test_random_follows_the_weights() -> None:
     selection, servers = route("random", {"a": 1, "b": 2, "c": 5})
     shares = Counter(names(selection, 8000))
     assert [shares[name] / 1000 for name in "abc"] == pytest.approx([1, 2, 5], rel=0.1)
-    servers["c"].retired = True
+    servers["c"].down = True
     shares = Counter(names(selection, 3000))
     assert [shares[name] / 1000 for name in "ab"] == pytest.approx([1, 2], rel=0.1)
 
@@ -214,7 +223,7 @@ def test_priority_takes_the_first_that_can() -> None:
     selection, servers = route("priority", dict.fromkeys("abc", 1))
     assert names(selection, 2) == ["a", "a"]
     assert names(selection, 1, tried=("a",)) == ["b"]
-    servers["a"].retired = True
+    servers["a"].down = True
     assert names(selection, 2, tried=("b",)) == ["c", "c"]
 
 
@@ -229,13 +238,13 @@ def test_a_key_keeps_its_server_and_only_those_of_a_lost_server_move() -> None:
     """They spread over the others, and come back with it."""
     selection, servers = route("consistent_hash", dict.fromkeys("abcde", 1))
     before = owners(selection)
-    servers["c"].retired = True
+    servers["c"].down = True
     after = owners(selection)
     moved = {key for key in KEYS if before[key] != after[key]}
     assert moved == {key for key in KEYS if before[key] == "c"}
     assert len(moved) / len(KEYS) == pytest.approx(1 / 5, abs=0.03)
     assert {after[key] for key in moved} == set("abde")
-    servers["c"].retired = False
+    servers["c"].down = False
     assert owners(selection) == before
 
 
