@@ -71,6 +71,8 @@ class ChildServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._lock: int | None = None
         self._secret = ""
+        #: Started and not stopped: `keep()` sees to it.
+        self._wanted = False
 
     async def start(self) -> None:
         """Start the server and wait until it answers. Raises EmbeddedError."""
@@ -82,20 +84,25 @@ class ChildServer:
             await self._until_it_answers()
             await self._made_ready()
         except OSError as error:
-            await self.stop()
+            await self._end()
             raise EmbeddedError(f"embedded {self.name} cannot use {self.directory}: {_reason(error)}") from None
         except BaseException:
-            await self.stop()
+            await self._end()
             raise
+        self._wanted = True
 
     async def keep(self) -> None:
         """A step for a loop: start the server anew when it died. Raises EmbeddedError."""
-        if self._process is not None and self._process.poll() is not None:
-            await self.stop()
+        if self._wanted and (self._process is None or self._process.poll() is not None):
+            await self._end()
             await self.start()
 
     async def stop(self) -> None:
         """End the server in good order, or by force when that takes too long; then leave the directory."""
+        self._wanted = False
+        await self._end()
+
+    async def _end(self) -> None:
         process, self._process = self._process, None
         if process is not None:
             _let_go(process)

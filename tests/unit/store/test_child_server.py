@@ -101,6 +101,27 @@ async def test_a_server_that_died_is_started_again() -> None:
         await server.stop()
 
 
+async def test_a_server_that_could_not_be_started_again_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until it is stopped."""
+    server = Sleeper(folder() / "state")
+    await server.start()
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(Sleeper, "wheel", "no_such_wheel")
+            for process in sleepers(server.directory):
+                process.kill()
+            with pytest.raises(EmbeddedError):
+                for _ in range(500):
+                    await server.keep()
+                    await asyncio.sleep(0.01)
+        await server.keep()
+        assert sleepers(server.directory)
+    finally:
+        await server.stop()
+    await server.keep()
+    assert not sleepers(server.directory)
+
+
 async def test_a_server_ends_when_its_proxy_is_killed() -> None:
     """SIGKILL: nobody could have tidied up. The next start waits for the directory and gets it."""
     server = Sleeper(folder() / "state")
