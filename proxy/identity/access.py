@@ -27,6 +27,7 @@ from proxy.identity.patterns import Names, is_pattern
 from proxy.identity.principal import SCOPE_OF, Principal, Scope, Source
 from proxy.identity.records import SYSTEM_TENANT, AccessRule
 from proxy.mcp.envelope import Message
+from proxy.mcp.methods import METHODS, Access
 
 #: `target_kind` of a message that is aimed at a tool.
 TOOL: Final = "tool"
@@ -73,6 +74,8 @@ class AccessControl:
                 raise Forbidden("without the scope of the message")
             if message.target_kind == TOOL:
                 tool = message.target
+            elif message.access is Access.EXECUTE and message.method not in METHODS:
+                tool = ""  # nobody knows what it runs: whoever is limited to some tools may not
         self._check(principal, server, tool, now)
 
     def may_use(self, principal: Principal, server: Server, kind: str, name: str, now: float) -> bool:
@@ -87,7 +90,7 @@ class AccessControl:
         return True
 
     def _check(self, principal: Principal, server: Server, tool: str | None, now: float) -> None:
-        """`tool`: None for a message that is not a call; '' for a call that names none, which fits no pattern."""
+        """`tool`: None for a message that calls nothing; '' for a call of nobody knows what, which fits `*` alone."""
         allowed = principal.allowed
         if not (allowed.server(server.name) if tool is None else allowed.tool(server.name, tool)):
             raise Forbidden("a server or tool that the credential does not name")

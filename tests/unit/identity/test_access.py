@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.config.units import TimeWindow
 from proxy.errors import Forbidden, NoRoute, Refusal
 from proxy.identity.access import AccessControl, DayWindow, Rule, Server
 from proxy.identity.patterns import Names, read_grants
@@ -104,6 +105,22 @@ def test_a_credential_reaches_the_servers_and_tools_that_it_names() -> None:
     assert not may(principal=limited, server=Server("gitlab", "s3", "t1"), said=LIST)
     for name in ("", "*", "%", "a*", "../search_code", "Search_code"):
         assert not may(principal=limited, said=message("tools/call", name))
+
+
+def test_whoever_is_limited_to_some_tools_may_not_call_what_nobody_knows() -> None:
+    """An unknown method may run anything; tasks, lists and the handshake go on."""
+    limited = replace(PRINCIPAL, allowed=read_grants((), ["search_*"]))
+    only_search = replace(ALLOW, tools=("search_*",))
+    for said, passes in (
+        (message("x/unheard"), False),
+        (message("tasks/list"), True),
+        (message("tasks/get", "1"), True),
+        (LIST, True),
+    ):
+        assert may(principal=limited, said=said) is passes
+        assert may(only_search, said=said) is passes
+        assert may(principal=replace(PRINCIPAL, allowed=read_grants(["github"], ["*"])), said=said)
+        assert may(replace(DENY, tools=("search_*",)), said=said)
 
 
 def test_a_rule_that_denies_wins_over_rules_that_allow() -> None:
@@ -224,6 +241,15 @@ def test_a_window_is_in_its_zone_also_when_the_clocks_change() -> None:
         begin = datetime.fromisoformat(day).replace(hour=opening, tzinfo=UTC).timestamp()
         assert office.holds(begin)
         assert not office.holds(begin - 1)
+
+
+@given(st.times(), st.times(), st.sampled_from(["UTC", "Europe/Berlin", "America/New_York"]), st.integers(0, 2**31))
+def test_a_window_is_that_of_the_configuration(start: time, end: time, zone: str, now: int) -> None:
+    """`between` of a route and the hours of a rule mean the same."""
+    first, last = start.strftime("%H:%M"), end.strftime("%H:%M")
+    if first != last:
+        expected = TimeWindow.parse(f"{first}-{last} {zone}").holds(datetime.fromtimestamp(now, UTC))
+        assert window(first, last, zone=zone).holds(now) is expected
 
 
 def test_days_alone_are_whole_days() -> None:
