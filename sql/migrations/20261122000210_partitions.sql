@@ -36,7 +36,8 @@ BEGIN
         'WITH moved AS (DELETE FROM %s WHERE %I >= %L AND %I < %L RETURNING *) INSERT INTO %s SELECT * FROM moved',
         fallback, time_column, since, time_column, until, aside);
     EXECUTE format('ALTER TABLE %s FORCE ROW LEVEL SECURITY', fallback);
-    EXECUTE format('CREATE TABLE public.%I PARTITION OF %s FOR VALUES FROM (%L) TO (%L)', partition, parent, since, until);
+    EXECUTE format('CREATE TABLE public.%I PARTITION OF %s FOR VALUES FROM (%L) TO (%L)',
+                   partition, parent, since, until);
     EXECUTE format('INSERT INTO %I SELECT * FROM %s', partition, aside);
     EXECUTE format('DROP TABLE %s', aside);
     PERFORM isolate_tenant_rows(partition::regclass);
@@ -84,7 +85,7 @@ $$;
 REVOKE ALL ON FUNCTION create_partitions(timestamptz, interval) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION create_partitions(timestamptz, interval) TO mcp_manager_app, mcp_manager_admin;
 COMMENT ON FUNCTION create_partitions(timestamptz, interval) IS
-    'Makes the partitions from since until since + ahead that do not exist yet, and returns their names. To be called daily.';
+    'Makes the partitions from since until since + ahead that are missing, and returns their names. Call it daily.';
 
 RESET ROLE;
 

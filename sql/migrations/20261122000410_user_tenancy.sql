@@ -14,7 +14,8 @@ BEGIN
         IF NOT EXISTS (SELECT FROM pg_attribute
                        WHERE attrelid = 'public."user"'::regclass AND attname = col.name AND NOT attisdropped) THEN
             EXECUTE format('ALTER TABLE public."user" ADD COLUMN %I %s', col.name, col.kind);
-            EXECUTE format('COMMENT ON COLUMN public."user".%I IS %L', col.name, col.words || ' (added by MCP Manager)');
+            EXECUTE format('COMMENT ON COLUMN public."user".%I IS %L',
+                           col.name, col.words || ' (added by MCP Manager)');
         END IF;
     END LOOP;
 END
@@ -27,7 +28,8 @@ CREATE POLICY tenant_isolation ON "user"
 CREATE POLICY front_end ON "user"
     USING (NOT (SELECT pg_has_role(current_user, 'mcp_manager_app', 'MEMBER')))
     WITH CHECK (NOT (SELECT pg_has_role(current_user, 'mcp_manager_app', 'MEMBER')));
-COMMENT ON POLICY front_end ON "user" IS 'For the data plane only the policy of its tenant holds; others keep their grants.';
+COMMENT ON POLICY front_end ON "user" IS
+    'For the data plane only the policy of its tenant holds; others keep their grants.';
 
 -- migrate:down
 DROP POLICY front_end ON "user";

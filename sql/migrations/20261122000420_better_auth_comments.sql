@@ -78,7 +78,8 @@ DECLARE
 BEGIN
     FOR said IN
         SELECT d.objoid::regclass AS relation, a.attname
-        FROM pg_description d LEFT JOIN pg_attribute a ON a.attrelid = d.objoid AND a.attnum = d.objsubid AND a.attnum > 0
+        FROM pg_description d
+        LEFT JOIN pg_attribute a ON a.attrelid = d.objoid AND a.attnum = d.objsubid AND a.attnum > 0
         WHERE d.classoid = 'pg_class'::regclass AND d.description LIKE '% (Better-Auth)'
     LOOP
         IF said.attname IS NULL THEN

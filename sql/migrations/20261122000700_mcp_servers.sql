@@ -9,14 +9,16 @@ CREATE TABLE mcp_servers (
     name text NOT NULL CHECK (name ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$'),
     description text,
     endpoint_url text NOT NULL CHECK (endpoint_url ~ '^(https?|wss?)://'),
-    transport_type text NOT NULL DEFAULT 'streamable_http' CHECK (transport_type IN ('streamable_http', 'sse', 'websocket')),
+    transport_type text NOT NULL DEFAULT 'streamable_http'
+        CHECK (transport_type IN ('streamable_http', 'sse', 'websocket')),
     protocol_version text,
     capabilities jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(capabilities) = 'object'),
     tags text[] NOT NULL DEFAULT '{}',
     headers jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(headers) = 'object'),
     options jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(options) = 'object'),
     is_enabled boolean NOT NULL DEFAULT true,
-    health_status text NOT NULL DEFAULT 'UNKNOWN' CHECK (health_status IN ('HEALTHY', 'DEGRADED', 'UNHEALTHY', 'MAINTENANCE', 'UNKNOWN')),
+    health_status text NOT NULL DEFAULT 'UNKNOWN'
+        CHECK (health_status IN ('HEALTHY', 'DEGRADED', 'UNHEALTHY', 'MAINTENANCE', 'UNKNOWN')),
     avg_response_time double precision CHECK (avg_response_time >= 0),
     consecutive_failures integer NOT NULL DEFAULT 0 CHECK (consecutive_failures >= 0),
     last_health_check_at timestamptz,

@@ -12,7 +12,9 @@ CREATE TABLE routing_rules (
     priority integer NOT NULL DEFAULT 0,
     conditions jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(conditions) = 'object'),
     target_servers jsonb NOT NULL CHECK (jsonb_typeof(target_servers) = 'array' AND target_servers <> '[]'),
-    load_balancing_strategy text NOT NULL DEFAULT 'round_robin' CHECK (load_balancing_strategy IN ('round_robin', 'weighted', 'least_connections', 'random', 'power_of_two', 'consistent_hash', 'priority')),
+    load_balancing_strategy text NOT NULL DEFAULT 'round_robin'
+        CHECK (load_balancing_strategy IN ('round_robin', 'weighted', 'least_connections', 'random', 'power_of_two',
+            'consistent_hash', 'priority')),
     options jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(options) = 'object'),
     is_enabled boolean NOT NULL DEFAULT true,
     created_by text REFERENCES "user" (id) ON DELETE SET NULL,

@@ -8,7 +8,9 @@ CREATE TABLE performance_alerts (
     tenant_id uuid NOT NULL REFERENCES tenants (id) ON DELETE CASCADE,
     server_id uuid,
     name text NOT NULL CHECK (name <> ''),
-    metric text NOT NULL CHECK (metric IN ('error_rate', 'p50_ms', 'p95_ms', 'p99_ms', 'requests_per_minute', 'pool_utilization', 'queue_pending')),
+    metric text NOT NULL
+        CHECK (metric IN ('error_rate', 'p50_ms', 'p95_ms', 'p99_ms', 'requests_per_minute', 'pool_utilization',
+            'queue_pending')),
     comparison text NOT NULL DEFAULT '>' CHECK (comparison IN ('>', '>=', '<', '<=')),
     threshold double precision NOT NULL,
     window_s integer NOT NULL DEFAULT 300 CHECK (window_s > 0),
@@ -49,7 +51,9 @@ COMMENT ON COLUMN performance_alerts.updated_at IS 'When the row last changed; s
 CREATE TABLE data_retention_policies (
     id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
     tenant_id uuid NOT NULL REFERENCES tenants (id) ON DELETE CASCADE,
-    table_name text NOT NULL CHECK (table_name IN ('request_logs', 'audit_logs', 'error_logs', 'security_events', 'system_events', 'server_metrics', 'server_health_checks', 'rate_limit_violations', 'tenant_usage')),
+    table_name text NOT NULL
+        CHECK (table_name IN ('request_logs', 'audit_logs', 'error_logs', 'security_events', 'system_events',
+            'server_metrics', 'server_health_checks', 'rate_limit_violations', 'tenant_usage')),
     retention_days integer NOT NULL CHECK (retention_days > 0),
     batch_size integer NOT NULL DEFAULT 10000 CHECK (batch_size > 0),
     is_enabled boolean NOT NULL DEFAULT true,

@@ -17,7 +17,8 @@ CREATE INDEX idx_server_tools_usage ON server_tools (tenant_id, usage_count DESC
 COMMENT ON INDEX idx_server_tools_usage IS 'The tools that a tenant uses most.';
 CREATE INDEX idx_server_resources_uri ON server_resources (uri_template text_pattern_ops);
 COMMENT ON INDEX idx_server_resources_uri IS 'Resources below a URI.';
-CREATE INDEX idx_server_prompts_search ON server_prompts USING gin (to_tsvector('simple', name || ' ' || coalesce(description, '')));
+CREATE INDEX idx_server_prompts_search ON server_prompts
+    USING gin (to_tsvector('simple', name || ' ' || coalesce(description, '')));
 COMMENT ON INDEX idx_server_prompts_search IS 'Prompts by words.';
 CREATE INDEX idx_servers_discovery_composite ON mcp_servers (health_status, transport_type, avg_response_time)
     WHERE health_status IN ('HEALTHY', 'DEGRADED');

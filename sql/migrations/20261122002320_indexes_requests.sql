@@ -16,7 +16,8 @@ CREATE INDEX idx_request_logs_slow ON request_logs (tenant_id, duration_ms DESC)
 COMMENT ON INDEX idx_request_logs_slow IS 'The slowest requests of a tenant.';
 CREATE INDEX idx_request_logs_key_time ON request_logs (api_key_id, ts DESC) WHERE api_key_id IS NOT NULL;
 COMMENT ON INDEX idx_request_logs_key_time IS 'What a key was used for.';
-CREATE INDEX idx_request_logs_tool_time ON request_logs (tenant_id, tool_name, ts DESC) WHERE tool_name IS NOT NULL;
+CREATE INDEX idx_request_logs_tool_time ON request_logs (tenant_id, tool_name, ts DESC)
+    WHERE tool_name IS NOT NULL;
 COMMENT ON INDEX idx_request_logs_tool_time IS 'Calls of a tool.';
 CREATE INDEX idx_request_logs_trace ON request_logs (trace_id) WHERE trace_id IS NOT NULL;
 COMMENT ON INDEX idx_request_logs_trace IS 'The requests of a trace.';

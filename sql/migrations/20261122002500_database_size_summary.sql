@@ -20,7 +20,8 @@ WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relnamespace = 'pub
 GROUP BY c.relname
 ORDER BY total_bytes DESC;
 
-COMMENT ON VIEW database_size_summary IS 'Size of each table, its partitions included, biggest first.';
+COMMENT ON VIEW database_size_summary IS
+    'Size of each table, its partitions included, biggest first.';
 COMMENT ON COLUMN database_size_summary.table_name IS 'Name of the table.';
 COMMENT ON COLUMN database_size_summary.row_estimate IS 'Rows, as the statistics have it.';
 COMMENT ON COLUMN database_size_summary.table_bytes IS 'Bytes of the rows.';

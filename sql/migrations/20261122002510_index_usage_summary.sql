@@ -21,13 +21,15 @@ WHERE t.relnamespace = 'public'::regnamespace AND t.relkind IN ('r', 'p') AND NO
 GROUP BY t.relname, i.relname, x.indisunique
 ORDER BY scans, index_bytes DESC;
 
-COMMENT ON VIEW index_usage_summary IS 'Use of each index since the statistics were reset, summed over partitions; unused ones first.';
+COMMENT ON VIEW index_usage_summary IS
+    'Use of each index since the statistics were reset, summed over partitions; unused ones first.';
 COMMENT ON COLUMN index_usage_summary.table_name IS 'Name of the table.';
 COMMENT ON COLUMN index_usage_summary.index_name IS 'Name of the index.';
 COMMENT ON COLUMN index_usage_summary.scans IS 'How often it was scanned.';
 COMMENT ON COLUMN index_usage_summary.rows_read IS 'Index entries that the scans returned.';
 COMMENT ON COLUMN index_usage_summary.index_bytes IS 'Its size.';
-COMMENT ON COLUMN index_usage_summary.is_unique IS 'Whether it also enforces uniqueness, so that it is needed even without scans.';
+COMMENT ON COLUMN index_usage_summary.is_unique IS
+    'Whether it also enforces uniqueness, so that it is needed even without scans.';
 GRANT SELECT ON index_usage_summary TO mcp_manager_admin;
 
 RESET ROLE;

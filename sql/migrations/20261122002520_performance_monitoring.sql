@@ -24,12 +24,15 @@ FROM (
     SELECT 'alerts', count(*), count(*) FILTER (WHERE state = 'ok'), NULL FROM performance_alerts WHERE is_enabled
 ) AS parts;
 
-COMMENT ON VIEW performance_monitoring IS 'One row per component: how many, how many of them are well, and one telling value.';
-COMMENT ON COLUMN performance_monitoring.component IS 'What is counted: servers, requests, breakers, pools, queues, alerts.';
+COMMENT ON VIEW performance_monitoring IS
+    'One row per component: how many, how many of them are well, and one telling value.';
+COMMENT ON COLUMN performance_monitoring.component IS
+    'What is counted: servers, requests, breakers, pools, queues, alerts.';
 COMMENT ON COLUMN performance_monitoring.total_count IS 'How many; requests are those of the last hour.';
 COMMENT ON COLUMN performance_monitoring.healthy_count IS 'How many of them are well.';
 COMMENT ON COLUMN performance_monitoring.health_percent IS 'The same in percent; null without any.';
-COMMENT ON COLUMN performance_monitoring.value IS 'Mean response time or duration (ms), utilisation, oldest wait (ms), or null.';
+COMMENT ON COLUMN performance_monitoring.value IS
+    'Mean response time or duration (ms), utilisation, oldest wait (ms), or null.';
 GRANT SELECT ON performance_monitoring TO mcp_manager_app, mcp_manager_admin;
 
 RESET ROLE;

@@ -45,7 +45,7 @@ $$;
 REVOKE ALL ON FUNCTION refresh_materialized_views(timestamptz) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION refresh_materialized_views(timestamptz) TO mcp_manager_app, mcp_manager_admin;
 COMMENT ON FUNCTION refresh_materialized_views(timestamptz) IS
-    'Refreshes the materialized views that are due, and returns each with its duration (ms) and error (null when it went well).';
+    'Refreshes the views that are due; returns each with its duration (ms) and error (null when it went well).';
 
 RESET ROLE;
 

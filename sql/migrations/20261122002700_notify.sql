@@ -30,7 +30,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION notify_change() IS
-    'Trigger: tells the channel mcp_manager the table, op, tenant and id of a changed row. Arguments: columns that do not matter.';
+    'Trigger: tells the channel mcp_manager which row changed. Arguments: columns that do not matter.';
 
 CREATE FUNCTION notify_truncate() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$
 BEGIN
@@ -46,7 +46,9 @@ CREATE TRIGGER notify_change AFTER INSERT OR UPDATE OR DELETE ON tenants
 CREATE TRIGGER notify_truncate AFTER TRUNCATE ON tenants
     FOR EACH STATEMENT EXECUTE FUNCTION notify_truncate();
 CREATE TRIGGER notify_change AFTER INSERT OR UPDATE OR DELETE ON mcp_servers
-    FOR EACH ROW EXECUTE FUNCTION notify_change('updated_at', 'capabilities', 'protocol_version', 'health_status', 'avg_response_time', 'consecutive_failures', 'last_health_check_at', 'next_health_check_at');
+    FOR EACH ROW EXECUTE FUNCTION notify_change(
+        'updated_at', 'capabilities', 'protocol_version', 'health_status', 'avg_response_time',
+        'consecutive_failures', 'last_health_check_at', 'next_health_check_at');
 CREATE TRIGGER notify_truncate AFTER TRUNCATE ON mcp_servers
     FOR EACH STATEMENT EXECUTE FUNCTION notify_truncate();
 CREATE TRIGGER notify_change AFTER INSERT OR UPDATE OR DELETE ON routing_rules

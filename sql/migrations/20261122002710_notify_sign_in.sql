@@ -1,4 +1,5 @@
--- The same for users and sign-ins: a banned user and a closed session are refused at once. The tables may be the front end's.
+-- The same for users and sign-ins: a banned user and a closed session are refused at once. The tables may be the
+-- front end's.
 
 -- migrate:up
 CREATE TRIGGER notify_change AFTER INSERT OR UPDATE OR DELETE ON "user"

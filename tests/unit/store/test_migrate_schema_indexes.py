@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from benchmarks.bench_sql import QUERIES, time_ms, uses, worth
+from benchmarks.bench_sql import QUERIES, measure, time_ms, uses, worth
+from benchmarks.sql_seed import SMALL
 from tests.unit.store.conftest import Connection
 
 GIVEN_NAMES = {
@@ -48,3 +51,12 @@ async def test_the_measurement_leaves_the_index_where_it_was(seeded: Connection)
     assert each.gain_percent > 40
     assert await uses(seeded, index, QUERIES[index])
     assert await time_ms(seeded, QUERIES[index]) < each.without_ms
+
+
+@pytest.mark.slow
+async def test_the_indexes_save_most_of_the_time(fresh: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The measurement as an operator runs it, on fewer rows: a line per index, the median last."""
+    assert await measure(fresh, SMALL) >= 40
+    lines = capsys.readouterr().out.splitlines()
+    assert len([line for line in lines if line.startswith("idx_")]) == 38
+    assert re.fullmatch(r"median_gain_percent: \d+", lines[-1])

@@ -294,3 +294,27 @@ async def test_no_role_of_ours_may_bypass_or_log_in(owner: Connection) -> None:
                              " 'mcp_manager_sync')")  # fmt: skip
     assert len(rows) == 5
     assert {tuple(row)[1:] for row in rows} == {(False, False, False)}
+
+
+async def test_each_role_can_do_its_work(two: Connection) -> None:
+    """Foreign keys reach rows that the role itself does not see; summaries answer."""
+    await become(two, "app", A)
+    await two.execute(
+        "INSERT INTO server_tools (tenant_id, server_id, name) VALUES ($1, $1, 'learned')"
+        " ON CONFLICT (server_id, name) DO UPDATE SET last_seen_at = now()", A
+    )  # fmt: skip
+    await two.execute(
+        "INSERT INTO feature_flags (tenant_id, key, created_by) VALUES ($1, 'x', 'u' || $2::text)", A, str(A)
+    )
+    await two.execute("INSERT INTO tenant_usage (tenant_id, period_start, granularity, metric) VALUES"
+                      " ($1, date_trunc('day', now()), 'day', 'errors') ON CONFLICT (tenant_id, period_start,"
+                      " granularity, metric) DO UPDATE SET quantity = tenant_usage.quantity + 1", A)  # fmt: skip
+    assert await two.fetchval("SELECT sum(total_count) FROM performance_monitoring") >= 5
+    await become(two, "admin")
+    await two.execute("INSERT INTO tenant_members (tenant_id, user_id) VALUES ($1, 'u' || $2::text)", A, str(B))
+    await two.execute("INSERT INTO enhanced_api_keys (id, tenant_id, name, secret_hmac)"
+                      " VALUES ('0123456789aB', $1, 'k', sha256('k'))", A)  # fmt: skip
+    for view in ("database_size_summary", "index_usage_summary", "performance_monitoring"):
+        assert await two.fetchval(f"SELECT count(*) FROM {view}") > 5
+    assert await two.fetchval("SELECT count(*) FROM refresh_materialized_views()") == 2
+    assert await two.fetchval("SELECT sum(requests) FROM tenant_usage_daily") == 2
