@@ -255,7 +255,7 @@ class UpstreamClient:
         self.metrics.pool_in_use -= 1
         self._slots.release()
 
-    def enter_service(self) -> None:
+    def count_pool(self) -> None:
         """Count the pool in the metrics; a snapshot that names this server is in force."""
         if not self._in_service:
             self._in_service = True

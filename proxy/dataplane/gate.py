@@ -151,7 +151,6 @@ class Gate(Connection):
             self.deadline = inf
             lane.data_received(canonical + rest)
             return
-        lane.data_received(canonical)
         if head.chunked or length:
             now = self.listener.now()
             self.state = BODY
@@ -162,6 +161,7 @@ class Gate(Connection):
         else:
             self.state = ANSWER
             self.deadline = inf
+        lane.data_received(canonical)
         if rest:
             self.data_received(rest)
 

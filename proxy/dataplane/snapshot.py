@@ -91,7 +91,7 @@ class Live:
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
         self._earlier: list[Snapshot] = []
-        _enter_service(snapshot)
+        _count_pools(snapshot)
         #: Servers that no snapshot with requests knows, by identity; copies to them may still be under way.
         self._retired: dict[int, Upstream] = {}
 
@@ -99,7 +99,7 @@ class Live:
         """Put `snapshot` in force for every request that begins from now on."""
         self._earlier.append(self.snapshot)
         self.snapshot = snapshot
-        _enter_service(snapshot)
+        _count_pools(snapshot)
 
     async def close_retired(self) -> None:
         """Close the connections of servers that only snapshots without requests know, copies to them included."""
@@ -129,6 +129,6 @@ def _certificates(server: Server) -> bytes:
     return sha256(b"".join(Path(path).read_bytes() for path in paths)).digest() if paths else b""
 
 
-def _enter_service(snapshot: Snapshot) -> None:
+def _count_pools(snapshot: Snapshot) -> None:
     for upstream in snapshot.upstreams.values():
-        upstream.client.enter_service()
+        upstream.client.count_pool()
