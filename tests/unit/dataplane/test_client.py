@@ -411,7 +411,7 @@ async def test_the_size_of_a_pool_is_counted_while_it_is_in_service() -> None:
     """Once, however often a snapshot that knows it comes into force, and no more after it is closed."""
     async with sending(pool={"max_connections": 7}) as (sender, _):
         figures = [sender.metrics.pool_limit]
-        for change in (sender.client.enter_service, sender.client.enter_service):
+        for change in (sender.client.count_pool, sender.client.count_pool):
             change()
             figures.append(sender.metrics.pool_limit)
         await whole(await sender.post(pieces(b"{}")))
