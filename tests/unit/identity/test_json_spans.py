@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxy.identity.json_spans import Cursor, Edit, edited
@@ -36,6 +36,14 @@ def test_a_walk_finds_what_a_parser_finds(value: Any, indent: int | None, blanks
     cursor.end()
 
 
+@example('{"a" 1}')
+@example('{"a":1 "b":1}')
+@example("[1 2]")
+@example("{1:1}")
+@example("[1,]")
+@example('{"a":1,}')
+@example("[,1]")
+@example("[]]")
 @given(st.text(st.sampled_from('{}[],:"a1 \\'), max_size=12))
 def test_a_text_is_walked_exactly_if_it_is_json(text: str) -> None:
     """Anything else is a ValueError."""
