@@ -16,7 +16,7 @@ import asyncio
 import hashlib
 import re
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -42,6 +42,7 @@ _TABLE_S: Final = 10
 _NOTE_S: Final = 15.0
 #: Longest single statement: an index on a big table takes its time, a server that is gone does not answer at all.
 _STATEMENT_S: Final = 3600.0
+_FAILURES: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 _CREATE: Final = """\
 CREATE TABLE IF NOT EXISTS schema_migrations (version varchar NOT NULL PRIMARY KEY);
@@ -180,20 +181,28 @@ class Migrator:
     async def _run(self, migration: Migration, half: Half, note: str, *values: str) -> None:
         """Run one half of a file and note it, in one transaction unless the file says otherwise."""
         connection = self._connection
-        await connection.execute(_CREATE)
-        async with connection.transaction() if half.in_transaction else nullcontext():
+        try:
+            await connection.execute(_CREATE)
+            await connection.execute("BEGIN" if half.in_transaction else "SELECT 1")
             for statement in half.statements:
                 await self._execute(migration, statement)
             await connection.execute("RESET ROLE; RESET search_path")
             await connection.execute(note, *values)
+            await connection.execute("COMMIT" if half.in_transaction else "SELECT 1")
+        except (MigrationError, *_FAILURES) as error:
+            with suppress(*_FAILURES):
+                await connection.execute("ROLLBACK" if half.in_transaction else "RESET ROLE; RESET search_path")
+            if isinstance(error, MigrationError):
+                raise
+            raise MigrationError(f"{migration.file}: {_plain(error)}") from None
 
     async def _execute(self, migration: Migration, statement: Statement) -> None:
         try:
             await self._connection.execute(statement.text, timeout=_STATEMENT_S)
         except asyncpg.PostgresError as error:
             raise MigrationError(_failure(migration, statement, error)) from None
-        except (OSError, TimeoutError, asyncpg.InterfaceError) as error:
-            raise MigrationError(f"{migration.file}:{statement.line}: the connection was lost ({error})") from None
+        except _FAILURES as error:
+            raise MigrationError(f"{migration.file}:{statement.line}: {_plain(error)}") from None
 
 
 def _failure(migration: Migration, statement: Statement, error: asyncpg.PostgresError) -> str:
@@ -219,13 +228,15 @@ async def migrator(dsn: str, folder: Traversable | None = None) -> AsyncIterator
             server_settings={"application_name": "mcp-manager migrate", "lock_timeout": f"{_TABLE_S}s",
                              "search_path": "public"},
         )  # fmt: skip
-    except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (*_FAILURES, ValueError) as error:
         raise MigrationError(f"PostgreSQL cannot be used: {_plain(error)}") from None
     try:
         await _take_turn(connection)
         yield Migrator(connection, migrations)
+    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise MigrationError(f"PostgreSQL refused: {_plain(error)}") from None
     finally:
-        with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        with suppress(*_FAILURES):
             await connection.close(timeout=1.0)  # which frees the lock
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from proxy.store import migrate
 from proxy.store.migrate import MigrationError, migrator
-from tests.unit.store.engine import empty_database, execute, owner_dsn
+from tests.unit.store.engine import empty_database, execute, login_dsn, owner_dsn
 
 GOOD = {
     "1_a.sql": "-- migrate:up\nCREATE TABLE a (x int);\nINSERT INTO a VALUES (1);\n-- migrate:down\nDROP TABLE a;\n",
@@ -118,6 +118,45 @@ async def test_those_who_start_together_take_turns(tmp_path: Path) -> None:
     async with empty_database() as name:
         done = await asyncio.gather(*(up(owner_dsn(name), folder) for _ in range(5)))
         assert sorted(map(len, done)) == [0, 0, 0, 0, 3]
+
+
+async def test_who_waits_too_long_for_a_turn_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody else's migration hangs."""
+    monkeypatch.setattr(migrate, "_TURN_S", 0.2)
+    async with empty_database() as name, migrator(owner_dsn(name), tmp_path):
+        with pytest.raises(MigrationError, match="another migration has been running"):
+            await up(owner_dsn(name), tmp_path)
+
+
+async def test_a_connection_that_is_lost_is_told_with_the_line(tmp_path: Path) -> None:
+    """The server went away in the middle: nothing of the file stays."""
+    text = "-- migrate:up\nCREATE TABLE a (x int);\nSELECT pg_terminate_backend(pg_backend_pid());\n-- migrate:down\n"
+    async with empty_database() as name:
+        with pytest.raises(MigrationError, match=r"^1_a\.sql:3: "):
+            await up(owner_dsn(name), written(tmp_path, {"1_a.sql": text}))
+        assert await relations(owner_dsn(name)) == []
+
+
+async def test_a_file_whose_commit_fails_is_named(tmp_path: Path) -> None:
+    """A constraint that is checked last; the next run can begin."""
+    text = (
+        "-- migrate:up\nCREATE TABLE a (x int UNIQUE DEFERRABLE INITIALLY DEFERRED);\nINSERT INTO a VALUES (1), (1);\n"
+    )
+    folder = written(tmp_path, {"1_a.sql": text + "-- migrate:down\n"})
+    async with empty_database() as name, migrator(owner_dsn(name), folder) as migrations:
+        for _ in range(2):
+            with pytest.raises(MigrationError, match=r"^1_a\.sql: duplicate key"):
+                await migrations.up()
+
+
+async def test_a_user_without_the_rights_is_told(tmp_path: Path) -> None:
+    """The proxy's login may make no table."""
+    async with empty_database() as name:
+        with pytest.raises(MigrationError, match="permission denied"):
+            await up(login_dsn(name), written(tmp_path, GOOD))
+        await execute(owner_dsn(name), "CREATE TABLE schema_migrations (version varchar PRIMARY KEY)")
+        with pytest.raises(MigrationError, match=r"^PostgreSQL refused: permission denied"):
+            await up(login_dsn(name), tmp_path)
 
 
 async def test_a_role_that_a_file_takes_on_ends_with_the_file(tmp_path: Path) -> None:
