@@ -39,6 +39,8 @@ def test_a_walk_finds_what_a_parser_finds(value: Any, indent: int | None, blanks
 @example('{"a" 1}')
 @example('{"a":1 "b":1}')
 @example("[1 2]")
+@example("[1 22]")
+@example('{"a"x1}')
 @example("{1:1}")
 @example("[1,]")
 @example('{"a":1,}')
