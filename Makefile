@@ -8,10 +8,10 @@ PY := $(VENV)/bin/python
 PYTEST ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint conformance bench proofs clean
+.PHONY: help run test lint conformance bench bench-sql proofs clean
 
 help: ## Print this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/installed-run ## Start an MCP server, the proxy in front of it, call a tool, and keep serving
 	@$(PY) examples/run_demo.py
@@ -29,6 +29,9 @@ conformance: $(VENV)/installed-dev ## Run the official conformance suite, direct
 
 bench: $(VENV)/installed-dev ## Measure CPU per call beside a bare aiohttp pass-through; writes benchmarks/README.md
 	@$(PY) -m benchmarks.bench
+
+bench-sql: $(VENV)/installed-dev ## Measure what each index of the database is worth, on a million rows (needs a minute or two)
+	@$(PY) -m benchmarks.bench_sql
 
 proofs: $(VENV)/installed-dev ## Run the slow proofs: latency, idle streams, disconnects, reloads under load
 	@$(PY) -m tests.proofs.run

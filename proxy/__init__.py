@@ -5,6 +5,10 @@ Planes
     admin plane   `admin/`: its own port for probes and metrics
     background    `background/`: the only place that starts tasks
 
+Beside them, complete by themselves and not yet part of the walk
+    identity/     who a credential stands for and what it may do; pure
+    store/        PostgreSQL and Redis: migrations, pools, embedded servers; the only importer of asyncpg
+
 The walk of one request, from socket to record, in one direction
     1  dataplane/gate.py       owns the connection: strict head, body framing, pipelining, deadlines
     2  dataplane/handler.py    the phases in order, on one screen; then exactly one record
@@ -26,5 +30,5 @@ Words
     outcome                    how a request ended, one word
     drain                      ending without failing a request
 
-Imports go one way: cli -> app -> admin, background -> dataplane -> mcp, config, errors, metrics, log.
+Imports go one way: cli -> app -> admin, background -> dataplane, store -> mcp, config, errors, metrics, log.
 """

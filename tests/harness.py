@@ -252,6 +252,8 @@ async def scripted_upstream(
     finally:
         server.close()
         await upstream.close()
+        for _ in range(3):  # what was closed above is only gone when the loop has turned
+            await asyncio.sleep(0)
 
 
 def free_port() -> int:
