@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -49,6 +50,13 @@ def sleepers(directory: Path) -> list[psutil.Process]:
         if str(directory) in " ".join(process.info["cmdline"] or ()) and process.pid != os.getpid():
             found.append(process)
     return found
+
+
+def killed(directory: Path) -> None:
+    """All of them, as when memory runs out."""
+    for process in sleepers(directory):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 async def gone(directory: Path) -> bool:
@@ -92,8 +100,7 @@ async def test_a_server_that_died_is_started_again() -> None:
         before = {process.pid for process in sleepers(server.directory)}
         await server.keep()
         assert {process.pid for process in sleepers(server.directory)} == before
-        for process in sleepers(server.directory):
-            process.kill()
+        killed(server.directory)
         while not sleepers(server.directory) or before & {process.pid for process in sleepers(server.directory)}:
             await server.keep()
             await asyncio.sleep(0.01)
@@ -108,8 +115,7 @@ async def test_a_server_that_could_not_be_started_again_is_tried_again(monkeypat
     try:
         with monkeypatch.context() as patched:
             patched.setattr(Sleeper, "wheel", "no_such_wheel")
-            for process in sleepers(server.directory):
-                process.kill()
+            killed(server.directory)
             with pytest.raises(EmbeddedError):
                 for _ in range(500):
                     await server.keep()
