@@ -217,7 +217,7 @@ def _print_urls(ports: Ports, config: Path, pid: int) -> None:
   MCP endpoint   http://{_HOST}:{ports.proxy}/demo/mcp
   metrics        {admin}/metrics
   readiness      {admin}/readyz
-  configuration  {shown}   (a change applies within a second)
+  configuration  {shown}   (a change applies within seconds)
   proxy's log    {shown.with_name("proxy.log")}   (pid {pid})
 
   To connect your own client, print its configuration:
