@@ -13,7 +13,7 @@ import ssl
 from typing import TYPE_CHECKING, Final
 
 from proxy.dataplane import tcp
-from proxy.dataplane.connection import ANSWER, BODY, LINGER_S, QUIET_S, TUNNEL, Connection
+from proxy.dataplane.connection import LINGER_S, QUIET_S, Connection
 from proxy.dataplane.gate import Gate
 from proxy.dataplane.reject import refusal_bytes
 from proxy.errors import Overloaded, Refusal
@@ -133,10 +133,6 @@ class Listener:
         await self._loop.connect_accepted_socket(
             lambda: Gate(self), sock, ssl=self._tls, ssl_handshake_timeout=handshake_s
         )
-
-    def busy(self) -> int:
-        """Connections with a request under way."""
-        return sum(1 for gate in self.connections if gate.state in (BODY, ANSWER, TUNNEL))
 
     def abort_all(self) -> None:
         """Reset whatever is left."""

@@ -118,6 +118,7 @@ def _line(ctx: RequestContext, outcome: str, duration_s: float, first_byte_s: fl
         "first_byte_ms": int(first_byte_s * 1e6) / 1e3 if first_byte_s >= 0 else None,
         "bytes_in": ctx.bytes_in,
         "bytes_out": ctx.bytes_out,
+        "streamed": ctx.streaming,
         "tries": ctx.tries,
         "client": ctx.client_ip,
         "generation": ctx.snapshot.generation,

@@ -30,7 +30,7 @@ _HASHED_BY_DEFAULT: Final = Affinity(by="client_address")
 class CompiledRoute:
     """A route at run time. Built with the snapshot and never changed."""
 
-    __slots__ = ("affinity", "config", "inspect", "mirror", "name", "sealed", "selection", "servers", "websocket")
+    __slots__ = ("affinity", "config", "inspect", "mirror", "name", "sealed", "selection", "servers")
 
     def __init__(self, name: str, selection: Selection, servers: Mapping[str, Upstream]) -> None:
         self.name = name
@@ -44,8 +44,6 @@ class CompiledRoute:
         self.inspect = True
         #: Session ids are sealed.
         self.sealed = True
-        #: A server of it speaks WebSocket, so a client may upgrade.
-        self.websocket = any(server.config.transport == "websocket" for server in servers.values())
         #: Server that gets copies, and the share of the requests in percent.
         self.mirror: tuple[Upstream, float] | None = None
         #: What the key of `selection.pick` is made of; None: the key is ''.

@@ -179,7 +179,6 @@ def test_every_server_is_served_without_any_route() -> None:
         assert found is not None
         assert (found.name, found.config, found.inspect, found.sealed) == (name, None, True, True)
         assert found.selection.pick("", ()) is SERVERS[name]
-        assert found.websocket is (name == "socket")
     assert name_of(router.match(request("/old/sse"))) == "old"
     assert router.match(request("/plain/sse")) is None
 
@@ -238,7 +237,7 @@ def test_a_compiled_route_carries_its_configuration() -> None:
     assert found.config is config
     assert dict(found.servers) == {"plain": SERVERS["plain"], "socket": SERVERS["socket"]}
     assert found.mirror == (SERVERS["other"], 3)
-    assert (found.inspect, found.sealed, found.websocket) == (False, True, True)
+    assert (found.inspect, found.sealed) == (False, True)
     assert found.affinity == config.affinity
     assert found.selection.get("plain") is SERVERS["plain"]
     assert repr(found) == "CompiledRoute('r' -> plain, socket)"
