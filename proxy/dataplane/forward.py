@@ -89,9 +89,7 @@ async def _send(ctx: RequestContext, upstream: Upstream, parts: Parts) -> Upstre
     if head.method == "GET" and upstream.config.transport == "sse":
         ctx.endpoint = EndpointEvent(ctx)
     headers = request_headers(ctx, upstream)
-    target = ctx.target
-    if not target and head.query and upstream.takes_query:
-        target = f"{upstream.target}?{head.query}"
+    target = ctx.target or upstream.target_with(head.query)
     sent_at = parts.clock()
     try:
         response = await upstream.client.send(head.method, target, headers, _body(ctx))

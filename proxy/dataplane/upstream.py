@@ -48,6 +48,10 @@ class Upstream:
         """Whether new traffic may go here. A server of the snapshot always may: what is down shows when it is asked."""
         return True
 
+    def target_with(self, query: str) -> str:
+        """The absolute URL to send a client's `query` to; '' for the configured one as it is."""
+        return f"{self.target}?{query}" if query and self.takes_query else ""
+
     def observe_latency(self, seconds: float) -> None:
         """Take one time to first byte into the average."""
         if self.latency_ewma_s:

@@ -28,7 +28,7 @@ async def forward_websocket(ctx: RequestContext, upstream: Upstream) -> None:
     if head.upgrade != "websocket":
         raise UpgradeRequired(headers=_UPGRADE)
     timeouts = upstream.config.timeouts
-    target = f"{upstream.target}?{head.query}" if head.query and upstream.takes_query else ""
+    target = upstream.target_with(head.query)
     tunnel = await open_tunnel(upstream, request_headers(ctx, upstream), target, timeouts.first_byte)
     ctx.status = tunnel.status
     try:

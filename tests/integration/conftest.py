@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from tests.harness import ProxyProcess, RawClient, ScriptedUpstream, free_port, running_proxy, scripted_upstream
+from tests.proofs.load import Clients
 
 #: The scripted upstream of this session; its port is fixed so that the proxy's configuration can name it first.
 UPSTREAM_PORT = free_port()
@@ -35,5 +36,13 @@ async def upstream() -> AsyncIterator[ScriptedUpstream]:
 async def client(proxy: ProxyProcess) -> AsyncIterator[RawClient]:
     """A connection to the proxy."""
     each = await RawClient.connect(proxy.port)
+    yield each
+    await each.close()
+
+
+@pytest.fixture
+async def clients() -> AsyncIterator[Clients]:
+    """Connections that are all closed when the test is over."""
+    each = Clients()
     yield each
     await each.close()

@@ -59,13 +59,6 @@ async def upstream() -> AsyncIterator[ScriptedUpstream]:
         yield each
 
 
-@pytest.fixture
-async def clients() -> AsyncIterator[Clients]:
-    each = Clients()
-    yield each
-    await each.close()
-
-
 class Moved:
     """How far a metric has moved since this object was made."""
 

@@ -6,7 +6,6 @@ import asyncio
 import json
 import signal
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 from urllib.error import HTTPError
 
@@ -27,14 +26,6 @@ async def test_a_drain_under_load_with_two_hundred_streams_fails_nothing() -> No
     assert found.accepted_late
     assert found.exit_code == 0
     assert found.over_grace_s < 2
-
-
-@pytest.fixture
-async def clients() -> AsyncIterator[Clients]:
-    """Where connections come from."""
-    each = Clients()
-    yield each
-    await each.close()
 
 
 def draining(upstream: ScriptedUpstream, grace: str = "5s") -> dict[str, Any]:

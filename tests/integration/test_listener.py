@@ -50,13 +50,6 @@ async def upstream() -> AsyncIterator[ScriptedUpstream]:
         yield each
 
 
-@pytest.fixture
-async def clients() -> AsyncIterator[Clients]:
-    each = Clients()
-    yield each
-    await each.close()
-
-
 async def refused(client: RawClient) -> tuple[int, str]:
     """Status and reason of a refusal that must close the connection."""
     status, fields, body = await client.answer()
