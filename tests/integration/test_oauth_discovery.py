@@ -28,6 +28,7 @@ CONFIG: dict[str, Any] = {
     "servers": {
         "git": {"url": f"http://127.0.0.1:{PORT}/v1"},
         "root": {"url": f"http://127.0.0.1:{PORT}/"},
+        "live": {"url": f"ws://127.0.0.1:{PORT}/socket", "transport": "websocket"},
     },
     "routes": [
         {"name": "alias", "path": "/team/git", "servers": "git"},
@@ -72,6 +73,7 @@ async def upstream() -> AsyncIterator[ScriptedUpstream]:
         (f"/git/mcp{OPENID}", f"/v1{OPENID}"),
         (f"{RESOURCE}/team/git", f"{RESOURCE}/v1"),
         (f"{RESOURCE}/root/mcp", RESOURCE),
+        (f"{RESOURCE}/live/mcp", f"{RESOURCE}/socket"),
         (f"{ISSUER}/root/mcp", ISSUER),
         (f"/root/mcp{OPENID}", OPENID),
     ],
