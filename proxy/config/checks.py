@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator
+from typing import Final
 
 from proxy.config.files import Files
+from proxy.config.listening import is_loopback
 from proxy.config.problems import Items, Location, Report, Table, locate
 from proxy.config.wording import Guess
 
@@ -18,7 +20,7 @@ Finding = tuple[Location, str]
 
 def cross_check(root: Table, named: Files, report: Report) -> None:
     """Add to `report` what the document `root` has wrong across keys. Reads the TLS files it names."""
-    for check in (_dangling, _same_name, _mixed_transports, _inspect_disagrees, _unreachable, _same_port):
+    for check in _CHECKS:
         for location, message in check(root):
             report.add_at(root, location, message)
     tls = _Tls(named)
@@ -88,6 +90,17 @@ def _mixed_transports(root: Table) -> Iterator[Finding]:
                 yield where, "a route and its mirror have either WebSocket servers or others, not both"
 
 
+def _filtered_sockets(root: Table) -> Iterator[Finding]:
+    """What goes through a WebSocket is not read."""
+    servers = root.get("servers")
+    known = servers if isinstance(servers, Table) else Table()
+    for index, route in _routes(root):
+        for _, name in _server_references(index, route) if route.get("filter_lists") is True else ():
+            server = known.get(name) if isinstance(name, str) else None
+            if isinstance(server, Table) and server.get("transport") == "websocket":
+                yield ("routes", index, "filter_lists"), "lists that pass through a WebSocket cannot be filtered"
+
+
 def _inspect_disagrees(root: Table) -> Iterator[Finding]:
     first: dict[str, tuple[int, object]] = {}
     for index, route in _routes(root):
@@ -123,6 +136,32 @@ def _same_port(root: Table) -> Iterator[Finding]:
     if port != "0" and port == str(ours.get("port", 8080)) and (len(hosts) == 1 or hosts & {"0.0.0.0", "::"}):  # noqa: S104
         where: Location = ("admin", "port") if "port" in its else ("listen", "port")
         yield where, "the two listeners cannot share a port"
+
+
+def _nobody_or_everybody(root: Table) -> Iterator[Finding]:
+    """Without a database nobody has a credential: to let everyone in is for the operator to say."""
+    listen, auth = root.get("listen"), root.get("auth")
+    ours = listen if isinstance(listen, Table) else Table()
+    host = ours.get("host", "127.0.0.1")
+    anonymous = auth.get("anonymous") if isinstance(auth, Table) else None
+    if isinstance(root.get("postgres"), Table) or anonymous is True or not isinstance(host, str):
+        return
+    if anonymous is False:
+        yield (
+            ("auth", "anonymous"),
+            "nobody could be let in: credentials are kept in PostgreSQL, and there is no 'postgres'",
+        )
+    elif not is_loopback(host):
+        yield ("listen", "host"), f"everyone on the network could use this listener; {_CHOICE}"
+    elif ours.get("trusted_proxies"):
+        yield ("listen", "trusted_proxies"), f"everyone behind these proxies could use this listener; {_CHOICE}"
+
+
+_CHOICE: Final = "configure 'postgres' for credentials, or set 'auth: {anonymous: true}' if that is meant"
+_CHECKS: Final = (
+    _dangling, _same_name, _mixed_transports, _filtered_sockets, _inspect_disagrees, _unreachable, _same_port,
+    _nobody_or_everybody,
+)  # fmt: skip
 
 
 class _Tls:

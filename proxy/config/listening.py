@@ -6,11 +6,12 @@ code imports all of them from.
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from proxy.config.fields import File, Model, PublicUrl, SessionKey, Text, Words
+from proxy.config.fields import File, Model, Networks, PublicUrl, SessionKey, Text, Words, as_list
 from proxy.config.units import Duration, PositiveDuration, Size
 
 
@@ -78,12 +79,34 @@ class Listen(Model):
     the name in `public_url`."""
     allowed_origins: Words = ()
     """Values accepted in `Origin`, such as https://app.example.com. Default: loopback origins and `public_url`."""
+    trusted_proxies: Networks = ()
+    """Addresses and networks of the proxies in front of this one: only from them are forwarding fields believed."""
+    forwarded_fields: Annotated[
+        tuple[Literal["x-forwarded-for", "forwarded"], ...],
+        BeforeValidator(as_list, json_schema_input_type=str | tuple[str, ...]),
+    ] = ("x-forwarded-for",)
+    """The fields that those proxies write themselves; one that they only pass on is the client's own word."""
     timeouts: ListenTimeouts = ListenTimeouts()
     """Deadlines of the downstream side."""
     limits: Limits = Limits()
     """Sizes of what a client may send."""
     drain: Drain = Drain()
     """Shutting down without failing a request."""
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether nobody but this machine can connect."""
+        return is_loopback(self.host)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address or name to bind is the machine's own; other names are not looked up."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class Admin(Model):

@@ -1,8 +1,8 @@
 """The configuration: every key, its type, its default and what it means. This file is the reference.
 
-Owns shapes only: servers and routes here, the proxy's own side in `listening.py`. Reading files, secrets and error
-places is `loader.py`; nothing here does I/O. Unknown keys are errors everywhere. Durations and sizes are written `5s`,
-`4MiB`; in code they are seconds and bytes.
+Owns shapes only: servers here, routes in `routes.py`, the proxy's own side in `listening.py`, `auth.py` and
+`stores.py`. Reading files, secrets and error places is `loader.py`; nothing here does I/O. Unknown keys are errors
+everywhere. Durations and sizes are written `5s`, `4MiB`; in code they are seconds and bytes.
 """
 
 from __future__ import annotations
@@ -10,31 +10,19 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
-from proxy.config.fields import (
-    FieldName,
-    FieldValue,
-    File,
-    Globs,
-    HeaderName,
-    Model,
-    Name,
-    Networks,
-    Path,
-    Percent,
-    Strategy,
-    Url,
-    Words,
-    as_list,
-    once,
-)
+from proxy.config.auth import Auth
+from proxy.config.fields import FieldName, FieldValue, File, Model, Name, Strategy, Url, once
 from proxy.config.listening import Admin, Drain, Limits, Listen, ListenTimeouts, Log, Metrics, Sessions, Tls
-from proxy.config.units import Duration, PositiveDuration, RevisionRange, TimeWindow
+from proxy.config.routes import Affinity, Mirror, Route, RouteServer, When
+from proxy.config.stores import Postgres, Redis
+from proxy.config.units import Duration, PositiveDuration
 
 __all__ = [
     "Admin",
     "Affinity",
+    "Auth",
     "Config",
     "Drain",
     "Limits",
@@ -45,6 +33,8 @@ __all__ = [
     "Mirror",
     "Model",
     "Pool",
+    "Postgres",
+    "Redis",
     "Route",
     "RouteServer",
     "Server",
@@ -128,117 +118,6 @@ class Server(Model):
         return self
 
 
-class When(Model):
-    """Conditions of a route: all of them must hold; a list means any of its values."""
-
-    host: Words = ()
-    """`Host` without its port, exact."""
-    method: Words = ()
-    """JSON-RPC method, exact, such as tools/call."""
-    tool: Globs = ()
-    """Tool name of tools/call; `*` stands for any characters."""
-    prompt: Globs = ()
-    """Prompt name of prompts/get."""
-    resource: Globs = ()
-    """URI of resources/read, subscribe and unsubscribe."""
-    protocol: RevisionRange | None = None
-    """Protocol revision, such as >=2026-07-28."""
-    header: dict[HeaderName, Words] = {}  # noqa: RUF012 (pydantic gives every model its own)
-    """Header name to its exact value."""
-    client_ip: Networks = ()
-    """Client address, as addresses or networks."""
-    between: TimeWindow | None = None
-    """Daily time window, such as 22:00-06:00 Europe/Berlin."""
-    percent: Percent | None = None
-    """Share of the matching requests, drawn at random, 0 to 100."""
-
-    @model_validator(mode="after")
-    def _headers_are_named_once(self) -> When:
-        once(self.header, "a header is named twice")
-        return self
-
-
-class RouteServer(Model):
-    """A server in a route."""
-
-    name: Name
-    """Key under `servers`."""
-    weight: Annotated[int, Field(ge=0, le=1000)] = 1
-    """Share for `weighted`, `random`, `least_connections`, `consistent_hash` and, with `affinity`, any strategy; 0
-    takes no new traffic."""
-
-
-class Affinity(Model):
-    """What keeps requests without a session on one server (rendezvous hash). Sessions stay where they began anyway."""
-
-    by: Literal["principal", "client_address", "header", "task"]
-    """The value that is hashed."""
-    header: HeaderName | None = None
-    """Name of the header, for `by: header`."""
-
-    @model_validator(mode="after")
-    def _header_is_named(self) -> Affinity:
-        if (self.by == "header") != (self.header is not None):
-            raise ValueError("'header' is needed with 'by: header', and only there")
-        return self
-
-
-class Mirror(Model):
-    """Send a copy to another server and drop its answer."""
-
-    server: Name
-    """Key under `servers`."""
-    percent: Percent = 100.0
-    """Share of the requests, 0 to 100."""
-
-
-def _servers(value: object) -> object:
-    items = as_list(value)
-    return [{"name": item} if isinstance(item, str) else item for item in items] if isinstance(items, list) else items
-
-
-_ServersWritten = BeforeValidator(_servers, json_schema_input_type=Name | tuple[Name | RouteServer, ...])
-
-
-class Route(Model):
-    """Which requests go to which servers. The first match counts: by priority, then in the order written."""
-
-    name: Name
-    """Unique; shown in logs and metrics."""
-    path: Path
-    """Path of the request, exact, or with a '*' at its end for everything below."""
-    priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
-    """Higher is looked at first; the built-in /NAME/mcp routes come after all others."""
-    when: When = When()
-    """Conditions; none: every request to the path."""
-    servers: Annotated[tuple[RouteServer, ...], _ServersWritten, Field(min_length=1)]
-    """Names, or names with weights."""
-    strategy: Strategy = "round_robin"
-    """How a server is chosen."""
-    affinity: Affinity | None = None
-    """What keeps requests without a session on one server."""
-    mirror: Mirror | None = None
-    """A server that gets copies."""
-    inspect: Literal["full", "none"] = "full"
-    """`none` parses nothing and streams the request through; only path, host, header, address, time and percent can
-    then be conditions. All routes of one path must agree."""
-    sessions: Literal["sealed", "passthrough"] = "sealed"
-    """`passthrough` shows the upstream's own session ids; only for a route with one server."""
-
-    @model_validator(mode="after")
-    def _options_fit_together(self) -> Route:
-        if self.sessions == "passthrough" and len(self.servers) > 1:
-            raise ValueError("'sessions: passthrough' needs a route with exactly one server")
-        when = self.when
-        if self.inspect == "none" and (when.method or when.tool or when.prompt or when.resource or when.protocol):
-            raise ValueError(
-                "'inspect: none' cannot be combined with method, tool, prompt, resource or protocol conditions"
-            )
-        if len({server.name for server in self.servers}) != len(self.servers):
-            raise ValueError("a server is listed twice")
-        return self
-
-
 class Config(Model):
     """Everything. Only `servers` is required."""
 
@@ -252,6 +131,12 @@ class Config(Model):
     """Prometheus metrics."""
     sessions: Sessions = Sessions()
     """Sealed session ids."""
+    auth: Auth = Auth()
+    """Who may use the proxy."""
+    postgres: Postgres | None = None
+    """The database with tenants, credentials and registry; absent: everyone is anonymous."""
+    redis: Redis | None = None
+    """Where replicas count together; absent: each counts for itself."""
     state_dir: Annotated[File, Field(validate_default=True)] = ".mcp-manager"
     """Directory for what must survive a restart; relative to the configuration file."""
     servers: Annotated[dict[Name, Server], Field(min_length=1)]
@@ -265,6 +150,12 @@ class Config(Model):
     def files(self) -> tuple[str, ...]:
         """Absolute paths of the secret and TLS files that were read for this configuration, for the watch."""
         return self._files
+
+    @property
+    def anonymous(self) -> bool:
+        """Whether clients without a credential are let in."""
+        allowed = self.auth.anonymous
+        return self.listen.is_loopback and not self.listen.trusted_proxies if allowed is None else allowed
 
     @property
     def public_prefix(self) -> str:
@@ -281,6 +172,8 @@ def restart_keys(old: Config, new: Config) -> list[str]:
         ("admin", old.admin, new.admin),
         ("log.format", old.log.format, new.log.format),
         ("metrics", old.metrics, new.metrics),
+        ("postgres", old.postgres, new.postgres),
+        ("redis", old.redis, new.redis),
         ("state_dir", old.state_dir, new.state_dir),
     ]
     return [name for name, before, after in pairs if before != after]

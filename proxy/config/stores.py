@@ -49,11 +49,11 @@ class PostgresPool(Model):
     """Most connections of this process to each place; a LISTEN connection comes on top."""
 
     write: Annotated[int, Field(ge=1, le=1000)] = 10
-    """To `dsn`."""
+    """Connections to `dsn`."""
     read: Annotated[int, Field(ge=1, le=1000)] = 5
-    """To `read_dsn`."""
+    """Connections to `read_dsn`."""
     analytics: Annotated[int, Field(ge=1, le=1000)] = 2
-    """To `analytics_dsn`."""
+    """Connections to `analytics_dsn`."""
 
 
 class PostgresTimeouts(Model):
@@ -88,7 +88,7 @@ class Postgres(Model):
     pool: PostgresPool = PostgresPool()
     """Numbers of connections."""
     timeouts: PostgresTimeouts = PostgresTimeouts()
-    """Deadlines."""
+    """Deadlines towards it."""
 
     @model_validator(mode="after")
     def _is_one_or_the_other(self) -> Postgres:

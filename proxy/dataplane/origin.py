@@ -8,7 +8,6 @@ invalid Origin MUST get 403). It knows nothing of routes: the check comes before
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 from urllib.parse import SplitResult, urlsplit
 
@@ -47,7 +46,7 @@ class OriginPolicy:
         """The policy of a listener: what is configured, else the defaults, and `public_url` in any case."""
         public = [listen.public_url] if listen.public_url else []
         hosts: frozenset[str] | None = None
-        if listen.allowed_hosts or _is_loopback(listen.host):
+        if listen.allowed_hosts or listen.is_loopback:
             named: Iterable[str] = listen.allowed_hosts or (*_LOOPBACK_NAMES, listen.host)
             hosts = frozenset(_host(name) for name in (*named, *(urlsplit(url).netloc for url in public)))
         origins = frozenset(_written(url) for url in (*listen.allowed_origins, *public))
@@ -76,15 +75,6 @@ def check_host_and_origin(head: Head, policy: OriginPolicy) -> None:
     origin = head.fields.get("origin")
     if origin is not None and not policy.allows_origin(origin):
         raise OriginNotAllowed
-
-
-def _is_loopback(host: str) -> bool:
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _host(name: str) -> str:

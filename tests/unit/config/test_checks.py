@@ -70,7 +70,9 @@ def test_two_listeners_may_share_a_port_on_two_addresses_only(base: Path) -> Non
     text = GOOD + "listen: {{host: {}, port: {}}}\nadmin: {{host: {}, port: {}}}\n"
     assert isinstance(outcome(text.format("127.0.0.1", 0, "127.0.0.1", 0), base), Config)
     assert isinstance(outcome(text.format("127.0.0.1", 80, "127.0.0.2", 80), base), Config)
-    assert outcome(text.format("0.0.0.0", 80, "127.0.0.2", 80), base) == [(5, clash[0][1])]
+    assert outcome("auth: {anonymous: true}\n" + text.format("0.0.0.0", 80, "127.0.0.2", 80), base) == [
+        (6, clash[0][1])
+    ]
     assert outcome(GOOD + "listen: {port: 9090}\n", base) == clash
 
 
@@ -106,3 +108,33 @@ def test_misspelt_names_by_the_thousand_are_reported_quickly(base: Path) -> None
     assert len(found) == 900
     assert "did you mean 'server0'" in found[0][1]
     assert found[-1][1] == "no server of this name under 'servers'"
+
+
+@pytest.mark.parametrize(
+    ("keys", "problems"),
+    [
+        ("listen: {host: 0.0.0.0}\n", [(4, "everyone on the network")]),
+        ("listen: {trusted_proxies: 10.0.0.0/8}\n", [(4, "everyone behind these proxies")]),
+        ("auth: {anonymous: false}\n", [(4, "nobody could be let in")]),
+        ("listen: {host: 0.0.0.0}\nauth: {anonymous: true}\n", []),
+        ("listen: {host: 0.0.0.0}\npostgres: {embedded: true}\n", []),
+        ("auth: {anonymous: false}\npostgres: {embedded: true}\n", []),
+    ],
+)
+def test_a_listener_that_everyone_can_use_is_meant_to_be_so(
+    keys: str, problems: list[tuple[int, str]], base: Path
+) -> None:
+    """Off loopback there are credentials, or the operator says that none are needed."""
+    found = outcome(GOOD + keys, base)
+    if not problems:
+        assert isinstance(found, Config)
+        return
+    assert not isinstance(found, Config)
+    assert [(line, text[: len(start)]) for (line, text), (_, start) in zip(found, problems, strict=True)] == problems
+
+
+def test_what_passes_through_a_websocket_cannot_be_filtered(base: Path) -> None:
+    """Nobody reads it."""
+    servers = "servers: {a: {url: 'ws://a/', transport: websocket}}\n"
+    text = f"{servers}routes: [{{name: r, path: /r, servers: a, filter_lists: true}}]\n"
+    assert outcome(text, base) == [(2, "lists that pass through a WebSocket cannot be filtered")]
