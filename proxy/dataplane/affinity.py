@@ -1,8 +1,8 @@
 """Sessions that the client carries itself: which server a request belongs to, sealed into the id that the client sees.
 
-Owns the seal (AES-256-GCM), the ring of keys, the key file, and the key for hash affinity. There is no table of
-sessions: every worker and every replica that holds the keys opens every id. It must not know headers on the wire
-(`rewrite.py`) or how a server is chosen (`balancer.py`). The only importer of cryptography.
+Owns the seal (AES-256-GCM), the ring of keys, the name of the key file, and the key for hash affinity. There is no
+table of sessions: every worker and every replica that holds the keys opens every id. It must not know headers on the
+wire (`rewrite.py`) or how a server is chosen (`balancer.py`). The only importer of cryptography.
 
 A session belongs to the URL at which it began, not to a route's name: several routes may share one path, and their
 conditions (a tool, a share of the requests) may match another one for every message of the same session.
@@ -11,8 +11,6 @@ conditions (a tool, a share of the requests) may match another one for every mes
 from __future__ import annotations
 
 import binascii
-import os
-import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -22,6 +20,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from proxy.config.keyfile import load_or_create
 from proxy.dataplane.context import ANONYMOUS
 from proxy.errors import SessionGone
 
@@ -48,8 +47,6 @@ _FROM_URL: Final = bytes.maketrans(b"-_+/", b"+/  ")
 _DERIVATION: Final = b"mcp-manager sealed sessions, version 1"
 
 _KEY_FILE: Final = "session.key"
-_KEY_BYTES: Final = 32
-_SHORTEST_KEY: Final = 16
 
 
 class Session:
@@ -204,39 +201,5 @@ def affinity_key(ctx: RequestContext) -> str:
 
 
 def load_or_create_key(state_dir: str) -> bytes:
-    """The key kept in `state_dir`, made on first use; all processes that share the directory get the same one.
-
-    Raises OSError when the file cannot be made or read, and PermissionError when everyone on the machine may read it.
-    """
-    directory = Path(state_dir)
-    path = directory / _KEY_FILE
-    if not path.exists():
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _create(path)
-    return _read(path)
-
-
-def _create(path: Path) -> None:
-    """Write a fresh key aside and link it to its name: the first process wins, and no one ever sees half a key."""
-    aside = path.with_name(f"{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(binascii.hexlify(os.urandom(_KEY_BYTES)) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(aside, path)
-    except FileExistsError:
-        return
-    finally:
-        aside.unlink()
-
-
-def _read(path: Path) -> bytes:
-    with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC), "rb") as file:
-        if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & stat.S_IRWXO:
-            raise PermissionError(f"{path} is open to everyone on this machine; run chmod 600 on it")
-        key = file.read(_LONGEST).strip()
-    if len(key) < _SHORTEST_KEY:
-        raise OSError(f"{path} does not hold a session key; remove it to have a new one made")
-    return key
+    """The key that seals where none is configured: made once and kept in `state_dir`. Raises as `load_or_create`."""
+    return load_or_create(Path(state_dir) / _KEY_FILE)
