@@ -53,8 +53,12 @@ class EmbeddedError(Exception):
     """An embedded server cannot be used; the text is for people and holds no password."""
 
 
+class InUse(EmbeddedError):
+    """Another process has the directory."""
+
+
 class ChildServer:
-    """One server: `start()` and `stop()` once each, `keep()` every now and then."""
+    """One server: `start()` (or `start_or_join()`) and `stop()` once each, `keep()` every now and then."""
 
     name: str
     """As people write it."""
@@ -74,11 +78,12 @@ class ChildServer:
         #: Started and not stopped: `keep()` sees to it.
         self._wanted = False
 
-    async def start(self) -> None:
-        """Start the server and wait until it answers. Raises EmbeddedError."""
+    async def start(self, turn_s: float = _LOCK_S) -> None:
+        """Start the server and wait until it answers. Raises InUse when another process has the directory for longer
+        than `turn_s`, EmbeddedError for everything else."""
         self._program(self.program)
         try:
-            await self._prepare()
+            await self._prepare(turn_s)
             await self._set_up()
             self._launch()
             await self._until_it_answers()
@@ -90,6 +95,28 @@ class ChildServer:
             await self._end()
             raise
         self._wanted = True
+
+    async def start_or_join(self) -> None:
+        """Use the server that another process runs in the directory, which `stop()` leaves alone then; or start one.
+        Raises EmbeddedError."""
+        for _ in range(round(_READY_S / _STEP_S)):
+            if await self._joined():
+                return
+            with suppress(InUse):
+                await self.start(0)
+                return
+            await asyncio.sleep(_STEP_S)
+        raise InUse(f"embedded {self.name} in {self.directory} belongs to another process and does not answer")
+
+    async def _joined(self) -> bool:
+        """Whether a server runs that knows our secret."""
+        try:
+            if not self.password_file.exists():
+                return False
+            self._secret = self.password_file.read_text()
+        except OSError as error:
+            raise EmbeddedError(f"embedded {self.name} cannot use {self.directory}: {_reason(error)}") from None
+        return await self._serves()
 
     async def keep(self) -> None:
         """A step for a loop: start the server anew when it died. Raises EmbeddedError."""
@@ -130,6 +157,10 @@ class ChildServer:
     async def _made_ready(self) -> None:
         """What is left to do once it answers."""
 
+    async def _serves(self) -> bool:
+        """Whether it answers, and nothing is left to do."""
+        return await self._answers()
+
     # --- directory --------------------------------------------------------------------------------------------------
 
     @property
@@ -146,28 +177,28 @@ class ChildServer:
         """Holds the secret that all its passwords come from; mode 0600."""
         return self.directory / "password"
 
-    async def _prepare(self) -> None:
+    async def _prepare(self, turn_s: float) -> None:
         for folder in (self.directory, self.sockets):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _give(folder)
             folder.chmod(0o700)  # one that somebody else made before us in the temporary directory fails here
-        await self._take_lock()
+        await self._take_lock(turn_s)
         if not self.password_file.exists():
             made = self.password_file.with_suffix(".new")
             write_secret(made, secrets.token_urlsafe(32))
             made.rename(self.password_file)
         self._secret = self.password_file.read_text()
 
-    async def _take_lock(self) -> None:
+    async def _take_lock(self, turn_s: float) -> None:
         opened = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._lock = fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, _LOWEST_LOCK)
         os.close(opened)
-        for _ in range(round(_LOCK_S / _STEP_S)):
+        for _ in range(1 + round(turn_s / _STEP_S)):
             with suppress(BlockingIOError):
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
             await asyncio.sleep(_STEP_S)
-        raise EmbeddedError(f"embedded {self.name}: another process uses {self.directory}")
+        raise InUse(f"embedded {self.name}: another process uses {self.directory}")
 
     def _program(self, path: str) -> str:
         """A program of the wheel. Raises EmbeddedError when the wheel is missing."""
@@ -253,9 +284,11 @@ def _user() -> pwd.struct_passwd | None:
 
 
 def _give(path: Path) -> None:
-    """Make `path` belong to whoever runs the server."""
+    """Make `path` belong to whoever runs the server. Raises EmbeddedError when somebody else's server would lose it."""
     user = _user()
     if user is not None:
+        if path.lstat().st_uid not in (0, user.pw_uid):
+            raise EmbeddedError(f"{path} belongs to another user; run this as that user")
         os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
 
 

@@ -104,12 +104,10 @@ class EmbeddedPostgres(ChildServer):
         making.rename(cluster)
 
     async def _answers(self) -> bool:
-        try:
-            connection = await asyncpg.connect(self._dsn(_OWNER, "postgres"), timeout=_ANSWER_S)
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            return False
-        connection.terminate()
-        return True
+        return await _connects(self._dsn(_OWNER, "postgres"))
+
+    async def _serves(self) -> bool:
+        return await _connects(self.dsn)
 
     async def _made_ready(self) -> None:
         """Make the database and the login when they are not there."""
@@ -135,6 +133,16 @@ class EmbeddedPostgres(ChildServer):
                 connection.terminate()
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise EmbeddedError(f"embedded {self.name} does not do as asked: {type(error).__name__}") from None
+
+
+async def _connects(dsn: str) -> bool:
+    """Whether a client gets in."""
+    try:
+        connection = await asyncpg.connect(dsn, timeout=_ANSWER_S)
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        return False
+    connection.terminate()
+    return True
 
 
 class EmbeddedRedis(ChildServer):

@@ -30,7 +30,7 @@ class Stores:
         """Nothing is started yet. `clock` gives monotonic seconds, `draw` a number from 0 to 1."""
         self._config = postgres
         self._clock, self._draw = clock, draw
-        self._postgres = EmbeddedPostgres(state_dir / "postgres") if postgres and postgres.embedded else None
+        self._postgres = embedded_postgres(state_dir) if postgres and postgres.embedded else None
         self._redis = EmbeddedRedis(state_dir / "redis") if redis and redis.embedded else None
         self._redis_config = redis
         self._owner_dsn = ""
@@ -51,16 +51,16 @@ class Stores:
         """Whether the tables are up to date, as far as that is ours to see to."""
         return not self._wants_migration
 
-    async def start(self) -> None:
-        """Start what is embedded, migrate it, and be ready to connect.
+    async def start(self, *, join: bool = False) -> None:
+        """Start what is embedded, migrate it, and be ready to connect. `join`: use what another process runs already.
 
         Raises EmbeddedError or MigrationError for embedded servers only; nothing is left running then.
         """
         try:
-            if self._redis is not None:
-                await self._redis.start()
+            for server in (self._redis, self._postgres):
+                if server is not None:
+                    await (server.start_or_join() if join else server.start())
             if self._postgres is not None:
-                await self._postgres.start()
                 self._owner_dsn = self._postgres.owner_dsn
                 await self.migrate()
             if self._config is not None:
@@ -94,8 +94,8 @@ class Stores:
             return
         async with migrator(self._owner_dsn) as migrations:
             await migrations.up()
-        if self._postgres is not None:
-            await self._postgres.allow()
+            if self._postgres is not None:
+                await self._postgres.allow()  # while the lock is ours: GRANTs at the same time get in each other's way
         self._wants_migration = False
 
     async def keep(self) -> None:
@@ -113,3 +113,8 @@ class Stores:
         for server in (self._postgres, self._redis):
             if server is not None:
                 await server.stop()
+
+
+def embedded_postgres(state_dir: Path) -> EmbeddedPostgres:
+    """The embedded PostgreSQL of a state directory."""
+    return EmbeddedPostgres(state_dir / "postgres")

@@ -207,3 +207,56 @@ def test_a_socket_whose_path_would_be_too_long_is_elsewhere(tmp_path: Path) -> N
     deep = Sleeper(tmp_path / ("x" * 200))
     assert len(str(deep.sockets)) < 80
     assert deep.sockets == Sleeper(deep.directory).sockets != Sleeper(tmp_path).sockets
+
+
+async def test_a_server_that_runs_is_joined() -> None:
+    """Whoever joins knows its secret, starts nothing and ends nothing."""
+    first, second = (Sleeper(folder() / "state") for _ in range(2))
+    second.directory = first.directory
+    await first.start()
+    try:
+        before = {process.pid for process in sleepers(first.directory)}
+        await second.start_or_join()
+        await second.keep()
+        await second.stop()
+        assert {process.pid for process in sleepers(first.directory)} == before
+    finally:
+        await first.stop()
+
+
+async def test_a_server_that_does_not_run_is_started_for_the_time() -> None:
+    """And ended by who started it; of many at a time one starts it, and the others join or come next."""
+    directory = folder() / "state"
+
+    async def visit() -> None:
+        server = Sleeper(directory)
+        await server.start_or_join()
+        await server.stop()
+
+    await asyncio.gather(*(visit() for _ in range(5)))
+    assert not sleepers(directory)
+
+
+async def test_a_server_that_is_frozen_cannot_be_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has the directory, and does not answer: that is said after a while."""
+    monkeypatch.setattr(child_server, "_READY_S", 0.1)
+    first, second = (Sleeper(folder() / "state") for _ in range(2))
+    second.directory = first.directory
+    await first.start()
+    try:
+        first.ready.unlink()
+        with pytest.raises(child_server.InUse, match="does not answer"):
+            await second.start_or_join()
+    finally:
+        await first.stop()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root could take it")
+async def test_root_takes_no_directory_of_another_user() -> None:
+    """Its own server would be locked out."""
+    server = Sleeper(folder() / "state")
+    server.directory.mkdir()
+    os.chown(server.directory, 12345, 12345)
+    with pytest.raises(EmbeddedError, match="another user"):
+        await server.start_or_join()
+    assert server.directory.stat().st_uid == 12345

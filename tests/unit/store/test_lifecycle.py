@@ -45,6 +45,20 @@ async def test_embedded_servers_are_ready_when_the_start_is_over() -> None:
             await made.stop()
 
 
+async def test_a_second_process_joins_the_embedded_server_of_the_first() -> None:
+    """Also while it makes its tables: both find them complete. The first goes on when the second leaves."""
+    state = folder()
+    first, second = (stores({"embedded": True}, None, state) for _ in range(2))
+    try:
+        await asyncio.gather(first.start(join=True), second.start(join=True))
+        for made in (first, second):
+            assert made.migrated and made.database is not None
+            async with made.database.snapshot() as session:
+                assert await session.fetch_value("/* test.count */ SELECT count(*) FROM tenants") == 1
+    finally:
+        await asyncio.gather(first.stop(), second.stop())
+
+
 async def test_a_database_of_ones_own_may_come_later() -> None:
     """The start does not wait for it and does not fail; the migrations wait in their step."""
     made = stores({"dsn": "postgresql://u:planted@127.0.0.1:1/x", "auto_migrate": True}, None, folder())
