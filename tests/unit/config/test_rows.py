@@ -159,7 +159,7 @@ def test_whatever_json_stands_in_a_row_it_is_a_model_or_one_sentence(
         try:
             read()
         except ValueError as error:
-            assert "\n" not in str(error)  # noqa: PT017 - most rows are wrong, some are not
+            assert "\n" not in str(error)
 
 
 # --- variables ------------------------------------------------------------------------------------------------------
