@@ -18,7 +18,7 @@ from prometheus_client.exposition import choose_encoder
 
 #: How a request ended; `docs/operations.md` explains each word. Anything else counts as `internal`.
 OUTCOMES: Final = (
-    "ok", "refused", "upstream_error", "upstream_truncated", "timeout", "client_gone", "drained", "internal",
+    "ok", "refused", "upstream_error", "upstream_truncated", "timeout", "client_gone", "drained", "revoked", "internal",
 )  # fmt: skip
 
 #: `server` of requests that never had one; no server can have this name.

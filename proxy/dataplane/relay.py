@@ -72,7 +72,7 @@ async def _relay_events(ctx: RequestContext, response: UpstreamResponse, parts: 
         await _copy_events(ctx, response, stream, idle_s, chunk)
     except asyncio.CancelledError:
         task = asyncio.current_task()
-        if not stream.ending or ctx.exchange.gone or task is None:
+        if stream.cut or not stream.ending or ctx.exchange.gone or task is None:
             raise
         task.uncancel()
         _end_drained(ctx, stream)

@@ -1,8 +1,10 @@
-"""The SSE answers that are open now, so that a drain can end each of them between two events.
+"""The SSE answers and tunnels that are open now: whose they are, how they end in a drain, how they end when their
+client is no longer let in.
 
-A stream that answers a request is left to finish until the grace is over, and so is a legacy SSE stream, on which the
-answers to all POSTs arrive; one that only listens (GET, or `subscriptions/listen`) is ended at once. Nothing is
-invented: the client sees the stream end and comes back.
+In a drain an SSE answer ends between two events. One that answers a request is left to finish until the grace is over,
+and so is a legacy SSE stream, on which the answers to all POSTs arrive; one that only listens (GET, or
+`subscriptions/listen`) is ended at once. Nothing is invented: the client sees the stream end and comes back. Whoever
+lost its credential loses its streams and tunnels at once, wherever they stand.
 """
 
 from __future__ import annotations
@@ -10,20 +12,45 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from proxy.identity.principal import Source
 from proxy.mcp.methods import METHODS, UNKNOWN
 from proxy.mcp.sse import BoundaryTracker
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from proxy.dataplane.context import RequestContext
+    from proxy.identity.principal import Principal
 
 
-class OpenStream:
-    """One SSE answer under way."""
+class Held:
+    """An answer without an end of its own: a tunnel, or an SSE answer."""
 
-    __slots__ = ("ending", "listens", "owes", "task", "tracker")
+    __slots__ = ("_ctx", "cut", "principal", "task")
 
     def __init__(self, ctx: RequestContext, task: asyncio.Task[object] | None) -> None:
+        self._ctx = ctx
+        self.principal = ctx.principal
         self.task = task
+        #: It was reset because its principal is no longer let in.
+        self.cut = False
+
+    def reset(self) -> None:
+        """Break it off now: the client must not take it for an end in order."""
+        self.cut = True
+        self._ctx.outcome = "revoked"
+        self._ctx.exchange.abort()
+        if self.task is not None:
+            self.task.cancel()
+
+
+class OpenStream(Held):
+    """One SSE answer under way."""
+
+    __slots__ = ("ending", "listens", "owes", "tracker")
+
+    def __init__(self, ctx: RequestContext, task: asyncio.Task[object] | None) -> None:
+        super().__init__(ctx, task)
         self.tracker = BoundaryTracker()
         method = ctx.message.method if ctx.message is not None else ""
         #: It is itself the answer to a call: cut short, it must not look like a whole one.
@@ -43,34 +70,85 @@ class OpenStream:
 
 
 class Streams:
-    """All open SSE answers."""
+    """All open SSE answers and tunnels."""
 
     def __init__(self) -> None:
-        self._open: set[OpenStream] = set()
+        self._held: set[Held] = set()
+        self._of_principal: dict[str, int] = {}
+        self._of_tenant: dict[str, int] = {}
         self._draining = False
 
     def __len__(self) -> int:
-        return len(self._open)
+        """SSE answers and tunnels."""
+        return len(self._held)
+
+    def open_of(self, principal_id: str) -> int:
+        """How many a principal has."""
+        return self._of_principal.get(principal_id, 0)
+
+    def open_of_tenant(self, tenant: str) -> int:
+        """How many the principals of a tenant (its id; '' for none) have together."""
+        return self._of_tenant.get(tenant, 0)
 
     def open(self, ctx: RequestContext) -> OpenStream:
-        """Count a stream that begins in the current task."""
+        """Count a stream that begins in the current task; `close` follows."""
         stream = OpenStream(ctx, asyncio.current_task())
         stream.ending = self._draining and stream.listens
-        self._open.add(stream)
+        self._add(stream)
         return stream
 
-    def close(self, stream: OpenStream) -> None:
-        """The stream is over."""
-        self._open.discard(stream)
+    def open_tunnel(self, ctx: RequestContext) -> Held:
+        """Count a tunnel that begins in the current task; `close` follows. Frames are not looked at, so a drain leaves
+        it alone."""
+        tunnel = Held(ctx, asyncio.current_task())
+        self._add(tunnel)
+        return tunnel
+
+    def close(self, held: Held) -> None:
+        """It is over."""
+        if held in self._held:
+            self._held.remove(held)
+            self._count(held.principal, -1)
+
+    def _add(self, held: Held) -> None:
+        self._held.add(held)
+        self._count(held.principal, 1)
+
+    def _count(self, principal: Principal, change: int) -> None:
+        for counts, key in ((self._of_principal, principal.id), (self._of_tenant, principal.tenant)):
+            left = counts.get(key, 0) + change
+            if left:
+                counts[key] = left
+            else:
+                del counts[key]
+
+    # --- endings --------------------------------------------------------------------------------------------------
 
     def end_listening(self) -> None:
         """End the streams on which nobody waits for an answer, now and from now on."""
         self._draining = True
-        for stream in list(self._open):
-            if stream.listens:
-                stream.end()
+        for held in list(self._held):
+            if isinstance(held, OpenStream) and held.listens:
+                held.end()
 
     def end_all(self) -> None:
         """End every stream at its next event boundary."""
-        for stream in list(self._open):
-            stream.end()
+        for held in list(self._held):
+            if isinstance(held, OpenStream):
+                held.end()
+
+    def cut_unless(self, holds: Callable[[Principal], bool]) -> int:
+        """Reset what belongs to principals that are no longer let in; returns how many. `holds` is asked once for each
+        principal, and not for anonymous clients, who have nothing that could be revoked."""
+        verdicts: dict[int, bool] = {}
+        lost: list[Held] = []
+        for held in self._held:
+            principal = held.principal
+            verdict = verdicts.get(id(principal))
+            if verdict is None:
+                verdict = verdicts[id(principal)] = principal.source is Source.ANONYMOUS or holds(principal)
+            if not verdict and not held.cut:
+                lost.append(held)
+        for held in lost:
+            held.reset()
+        return len(lost)

@@ -14,13 +14,15 @@ from proxy.errors import Refusal, UpgradeRequired
 
 if TYPE_CHECKING:
     from proxy.dataplane.context import RequestContext
+    from proxy.dataplane.streams import Streams
     from proxy.dataplane.upstream import Upstream
 
 _UPGRADE: Final = (("Upgrade", "websocket"), ("Connection", "Upgrade"))
 
 
-async def forward_websocket(ctx: RequestContext, upstream: Upstream) -> None:
-    """Open the tunnel and carry it to its end, or relay the upstream's refusal of the handshake.
+async def forward_websocket(ctx: RequestContext, upstream: Upstream, streams: Streams | None = None) -> None:
+    """Open the tunnel and carry it to its end, or relay the upstream's refusal of the handshake. An open tunnel is one
+    of `streams`, so that it ends with the credential that opened it.
 
     Raises UpgradeRequired for a request that is no WebSocket handshake, and what `open_tunnel` raises.
     """
@@ -42,9 +44,12 @@ async def forward_websocket(ctx: RequestContext, upstream: Upstream) -> None:
         return
     exchange.upgrade(101, [*headers, *_UPGRADE])
     ctx.streaming = True
+    held = streams.open_tunnel(ctx) if streams is not None else None
     upstream.metrics.open_streams += 1
     try:
         ctx.bytes_in, ctx.bytes_out, outcome = await relay(exchange, tunnel, timeouts.idle)
-        ctx.outcome = outcome or ctx.outcome
+        ctx.outcome = ctx.outcome or outcome
     finally:
         upstream.metrics.open_streams -= 1
+        if streams is not None and held is not None:
+            streams.close(held)

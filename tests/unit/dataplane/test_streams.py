@@ -1,14 +1,18 @@
-"""A drain finds every open stream, and ends each as it may be ended."""
+"""A drain finds every open stream and ends each as it may be ended; who lost its credential loses its streams."""
 
 from __future__ import annotations
 
 import asyncio
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from proxy.dataplane.context import RequestContext
-from proxy.dataplane.streams import OpenStream, Streams
-from tests.unit.dataplane.asked import ask, snapshot
+from proxy.dataplane.context import ANONYMOUS, RequestContext
+from proxy.dataplane.streams import Held, OpenStream, Streams
+from proxy.identity.principal import Principal
+from tests.unit.dataplane.asked import ask, snapshot, somebody
+from tests.unit.dataplane.fakes import Client
 
 SNAPSHOT = snapshot({"up": "http://up.test/mcp"})
 
@@ -107,3 +111,73 @@ async def test_a_stream_that_is_over_is_not_ended() -> None:
     streams.end_all()
     await asyncio.sleep(0)
     assert not stream.ending
+
+
+# --- whose they are -------------------------------------------------------------------------------------------------
+
+ADA, BOB, EVE = somebody("key:ada", "acme"), somebody("key:bob", "acme"), somebody("key:eve", "evil")
+
+
+def opened(streams: Streams, principal: Principal, *, tunnel: bool = False) -> tuple[Held, RequestContext, Client]:
+    """A stream or tunnel of somebody, in the current task."""
+    client = Client(b"GET /up/mcp HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    ctx = RequestContext(client, SNAPSHOT, 0.0)
+    ctx.principal = principal
+    held = streams.open_tunnel(ctx) if tunnel else streams.open(ctx)
+    held.task = None  # the test's own
+    return held, ctx, client
+
+
+@given(st.lists(st.tuples(st.sampled_from([ADA, BOB, EVE, ANONYMOUS]), st.booleans(), st.integers(0, 9))))
+def test_streams_are_counted_by_principal_and_tenant(steps: list[tuple[Principal, bool, int]]) -> None:
+    """Whatever opens and closes, in whatever order, and however often something is closed."""
+    streams = Streams()
+
+    async def walk() -> None:
+        alive: list[Held] = []
+        for principal, tunnel, pick in steps:
+            if alive and pick < 4:
+                held = alive.pop(pick % len(alive))
+                streams.close(held)
+                streams.close(held)
+            else:
+                alive.append(opened(streams, principal, tunnel=tunnel)[0])
+            for each in (ADA, BOB, EVE, ANONYMOUS):
+                assert streams.open_of(each.id) == sum(held.principal is each for held in alive)
+            for tenant in ("acme", "evil", ""):
+                assert streams.open_of_tenant(tenant) == sum(held.principal.tenant == tenant for held in alive)
+            assert len(streams) == len(alive)
+        for held in alive:
+            streams.close(held)
+
+    asyncio.run(walk())
+    assert vars(streams) == vars(Streams())
+
+
+async def test_who_is_no_longer_let_in_loses_everything_at_once() -> None:
+    """Streams and tunnels, by reset, with the word for it; the others stay, and each is asked about once."""
+    streams = Streams()
+    mine = [opened(streams, ADA), opened(streams, ADA, tunnel=True)]
+    others = [opened(streams, BOB), opened(streams, EVE, tunnel=True), opened(streams, ANONYMOUS)]
+    asked: list[Principal] = []
+
+    def holds(principal: Principal) -> bool:
+        asked.append(principal)
+        return principal is not ADA
+
+    assert streams.cut_unless(holds) == 2
+    assert sorted(principal.id for principal in asked) == ["key:ada", "key:bob", "key:eve"]
+    assert [(client.end, ctx.outcome) for _, ctx, client in mine] == [("abort", "revoked")] * 2
+    assert [(client.end, ctx.outcome) for _, ctx, client in others] == [("", "")] * 3
+    assert streams.cut_unless(holds) == 0  # those that are cut are on their way out
+
+
+async def test_the_task_of_a_stream_that_is_cut_ends() -> None:
+    """Also when its upstream is silent; a drain that comes later finds nothing to end."""
+    streams = Streams()
+    each = await streaming(streams, "GET")
+    each.stream.principal = ADA
+    each.stream._ctx.exchange = Client(b"GET /up/mcp HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert streams.cut_unless(lambda principal: False) == 1
+    assert await ended(each)
+    assert len(streams) == 0

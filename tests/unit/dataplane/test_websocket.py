@@ -13,6 +13,7 @@ from proxy.dataplane.upstream import Upstream
 from proxy.dataplane.websocket import forward_websocket
 from proxy.errors import ConnectFailed, UpgradeRequired, UpstreamFailed
 from tests.harness import Wire, free_port, scripted_upstream
+from tests.unit.dataplane.asked import somebody
 from tests.unit.dataplane.fakes import PATIENCE_S, Proxy, Request, proxying
 
 HANDSHAKE = (
@@ -75,12 +76,39 @@ async def test_an_open_tunnel_is_counted_and_silence_ends_it() -> None:
 
     async with before(script, timeouts={"idle": "30ms"}) as (proxy, upstream):
         request = handshake(proxy)
-        task = asyncio.ensure_future(forward_websocket(request.ctx, upstream))
+        task = asyncio.ensure_future(forward_websocket(request.ctx, upstream, proxy.streams))
         await request.client.until(lambda: request.client.status == 101)
-        assert upstream.metrics.open_streams == 1
+        assert (upstream.metrics.open_streams, len(proxy.streams)) == (1, 1)
         async with asyncio.timeout(PATIENCE_S):
             await task
         assert (request.ctx.outcome, request.client.end, upstream.metrics.open_streams) == ("timeout", "abort", 0)
+        assert len(proxy.streams) == 0
+
+
+async def test_a_tunnel_ends_with_the_credential_that_opened_it() -> None:
+    """By reset on both sides."""
+    left = asyncio.Event()
+
+    async def script(wire: Wire) -> None:
+        await wire.request()
+        await wire.send(SWITCH)
+        try:
+            await wire.reader.read()
+        finally:
+            left.set()
+
+    async with before(script) as (proxy, upstream):
+        request = handshake(proxy)
+        request.ctx.principal = somebody("key:ada", "acme")
+        task = asyncio.ensure_future(forward_websocket(request.ctx, upstream, proxy.streams))
+        await request.client.until(lambda: request.client.status == 101)
+        assert proxy.streams.open_of("key:ada") == proxy.streams.open_of_tenant("acme") == 1
+        assert proxy.streams.cut_unless(lambda principal: False) == 1
+        async with asyncio.timeout(PATIENCE_S):
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await left.wait()
+        assert (request.ctx.outcome, request.client.end, len(proxy.streams)) == ("revoked", "abort", 0)
 
 
 async def test_a_client_that_leaves_is_counted_out() -> None:
