@@ -1,100 +1,63 @@
-"""Reads the registry: everything at one moment, and later only the rows of which a notice came.
+"""Reads the registry: everything at one moment, later only the rows that changed, whether anyone told or not.
 
-Owns the queries, and how rows become plain values (`rows.py`). It decides nothing: what a row means, whether it is in
-force and what is merged over the configuration is for whoever builds the snapshot.
+Owns how records become plain values (`rows.py`), and how hashes of rows show the changes of which no notice came; the
+statements are in `registry_tables.py`. It decides nothing: what a row means, whether it is in force and what is merged
+over the configuration is for whoever builds the snapshot.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Final, Literal
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from functools import reduce
+from operator import xor
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import UUID
 
+import asyncpg
 import orjson
 
-from proxy.store import rows
+from proxy.store.pool import Unavailable
+from proxy.store.registry_tables import HASHED, PAGE, TABLES, Table
 from proxy.store.rows import Row
 
 if TYPE_CHECKING:
+    from proxy.store.database import Database
     from proxy.store.pool import Session
+
+__all__ = [
+    "TABLES", "Fingerprints", "Hashes", "Registry", "Unreadable", "differing", "fingerprints", "merged",
+    "read_changes", "read_everything", "read_fingerprints", "read_hashes", "reading",
+]  # fmt: skip
 
 Registry = Mapping[str, Mapping[str, Row]]
 """Table name -> id -> row, for every table of `TABLES`."""
+Hashes = Mapping[str, Mapping[str, int]]
+"""Table name -> id -> hash of exactly what the registry has of that row."""
+Fingerprints = Mapping[str, tuple[int, int]]
+"""Table name -> number of rows, and their hashes, combined."""
+_Value = TypeVar("_Value")
 
-#: Rows of one query: a page takes a few milliseconds, far from any deadline.
-_PAGE: Final = 2000
-_JSON: Final = frozenset(("headers", "options", "conditions", "target_servers", "rules", "value"))
-_UUID: Final = frozenset(("tenant_id", "server_id"))
-_CLOCK: Final = frozenset(("daily_from", "daily_until"))
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """How one table is read."""
-
-    name: str
-    row: type[Row]
-    key: Literal["uuid", "text"]
-    """Type of the column `id`."""
-    page: str
-    """Query for the rows after an id, in order."""
-    some: str
-    """Query for the rows with given ids."""
+#: JSON of more brackets than this is looked at twice, because orjson reads 1024 levels and writes 254.
+_BRACKETS: Final = 200
 
 
-def _table(
-    name: str, row: type[Row], key: Literal["uuid", "text"] = "uuid", *, where: str = "true", **given: str
-) -> Table:
-    """`where` says which rows count; `given` writes columns in another way than by their name."""
-    columns = ", ".join(given.get(column.name) or _expression(column.name) for column in fields(row))
-    select = f'SELECT {columns} FROM "{name}" AS t WHERE ({where})'  # noqa: S608 - names of our own
-    return Table(
-        name, row, key,
-        f"/* registry.page */ {select} AND ($1::text IS NULL OR t.id > $1::{key}) ORDER BY t.id LIMIT {_PAGE}",
-        f"/* registry.some */ {select} AND t.id = ANY ($1::text[]::{key}[])",
-    )  # fmt: skip
+class Unreadable(Unavailable):
+    """PostgreSQL answers, but not with a registry: the tables or the role are missing."""
 
 
-def _expression(column: str) -> str:
-    """SQL for a column of this name; the same name means the same everywhere."""
-    if column == "id" or column in _UUID:
-        return f't."{column}"::text'
-    if column in _CLOCK:
-        return f"to_char(t.{column}, 'HH24:MI')"
-    return f't."{column}"'
-
-
-TABLES: Final = {
-    table.name: table
-    for table in (
-        _table("tenants", rows.TenantRow),
-        # The front end made these two, perhaps without the columns of Better-Auth's admin plugin.
-        _table(
-            "user", rows.UserRow, "text", banned="coalesce((to_jsonb(t)->>'banned')::boolean, false)",
-            ban_expires="(to_jsonb(t)->>'ban_expires')::timestamptz",
-        ),
-        _table(
-            "session", rows.SessionRow, "text", where="t.expires_at > now()",
-            token_hash="sha256(convert_to(t.token, 'UTF8'))", impersonated_by="to_jsonb(t)->>'impersonated_by'",  # noqa: S106
-        ),
-        _table("mcp_servers", rows.ServerRow),
-        _table("routing_rules", rows.RouteRow),
-        _table("server_access_control", rows.AccessRow),
-        _table("enhanced_api_keys", rows.KeyRow, "text", allowed_ips="t.allowed_ips::text[]"),
-        _table("api_keys", rows.LegacyKeyRow),
-        _table("api_tokens", rows.TokenRow),
-        _table("rate_limit_configs", rows.LimitRow),
-        _table("feature_flags", rows.FlagRow),
-        _table("maintenance_windows", rows.MaintenanceRow, where="t.ends_at > now()"),
-        _table("system_configs", rows.SettingRow),
-    )
-}  # fmt: skip
-"""Every table of the registry, by name."""
+@asynccontextmanager
+async def reading(database: Database) -> AsyncIterator[Session]:
+    """A transaction that sees one moment, for the functions below. Raises Unavailable."""
+    try:
+        async with database.snapshot() as session:
+            yield session
+    except asyncpg.PostgresError as error:
+        raise Unreadable(f"the registry cannot be read: {type(error).__name__}") from None
 
 
 async def read_everything(session: Session) -> Registry:
-    """The whole registry; `session` should be of `Database.snapshot()`. Raises as `Session.fetch`."""
+    """The whole registry. Raises as `Session.fetch`."""
     return {name: await _read_table(session, table) for name, table in TABLES.items()}
 
 
@@ -103,19 +66,49 @@ async def read_changes(session: Session, changed: Iterable[tuple[str, str]]) -> 
 
     Tables that are not of the registry, and ids that cannot be ids, are passed over. Raises as `Session.fetch`.
     """
-    wanted: dict[str, set[str]] = {}
-    for name, identity in changed:
-        if name in TABLES:
-            wanted.setdefault(name, set()).add(identity)
     return {
-        name: await (_read_table(session, TABLES[name]) if "" in ids else _read_some(session, TABLES[name], ids))
-        for name, ids in wanted.items()
+        table.name: await (_read_table(session, table) if "" in ids else _read_some(session, table, ids))
+        for table, ids in _wanted(changed)
     }
 
 
-def merged(registry: Registry, changed: Iterable[tuple[str, str]], read: Registry) -> Registry:
-    """A new registry: `registry` with the rows that `read_changes` read for `changed`. Untouched tables are shared."""
-    copies: dict[str, dict[str, Row]] = {}
+async def read_hashes(session: Session, asked: Iterable[tuple[str, str]]) -> Hashes:
+    """The same for the hashes of rows: two are equal when the registry has the same of both."""
+    return {
+        table.name: await (_hash_table(session, table) if "" in ids else _hash_some(session, table, ids))
+        for table, ids in _wanted(asked)
+    }
+
+
+async def read_fingerprints(session: Session) -> Fingerprints:
+    """Of every table. They change with what the registry reads, and not with counters; what has expired leaves them
+    at the next full hour. Raises as `Session.fetch`."""
+    return {name: await _fingerprint(session, table) for name, table in TABLES.items()}
+
+
+def fingerprints(hashes: Hashes) -> Fingerprints:
+    """What `read_fingerprints` says of tables with these rows."""
+    return {name: (len(table), reduce(xor, table.values(), 0)) for name, table in hashes.items()}
+
+
+def differing(known: Hashes, asked: Iterable[tuple[str, str]], read: Hashes) -> frozenset[tuple[str, str]]:
+    """The (table, id) pairs whose hash is not what was known; `read` is what `read_hashes` gave for `asked`."""
+    found: set[tuple[str, str]] = set()
+    for name, identity in asked:
+        before, after = known.get(name, {}), read.get(name, {})
+        ids = (identity,) if identity else before.keys() | after.keys()
+        found.update((name, one) for one in ids if before.get(one) != after.get(one))
+    return frozenset(found)
+
+
+def merged(
+    registry: Mapping[str, Mapping[str, _Value]],
+    changed: Iterable[tuple[str, str]],
+    read: Mapping[str, Mapping[str, _Value]],
+) -> Mapping[str, Mapping[str, _Value]]:
+    """A new registry: `registry` with the rows that `read_changes` read for `changed`. Untouched tables are shared.
+    Hashes are merged the same way."""
+    copies: dict[str, dict[str, _Value]] = {}
     for name, identity in changed:
         if name not in TABLES:
             continue
@@ -132,30 +125,88 @@ def merged(registry: Registry, changed: Iterable[tuple[str, str]], read: Registr
     return {**registry, **copies}
 
 
+def _wanted(asked: Iterable[tuple[str, str]]) -> Iterator[tuple[Table, set[str]]]:
+    wanted: dict[str, set[str]] = {}
+    for name, identity in asked:
+        if name in TABLES:
+            wanted.setdefault(name, set()).add(identity)
+    return ((TABLES[name], ids) for name, ids in wanted.items())
+
+
 async def _read_table(session: Session, table: Table) -> dict[str, Row]:
     found: dict[str, Row] = {}
     last: str | None = None
     while True:
-        page = [_row(table.row, record) for record in await session.fetch(table.page, last)]
-        found.update((row.id, row) for row in page)
-        if len(page) < _PAGE:
+        page = await session.fetch(table.page, last)
+        found.update(_rows(table, page))
+        if len(page) < PAGE:
             return found
-        last = page[-1].id
+        last = page[-1][0]
 
 
 async def _read_some(session: Session, table: Table, ids: set[str]) -> dict[str, Row]:
-    known = [identity for identity in ids if table.key == "text" or _is_uuid(identity)]
-    return {row.id: row for row in (_row(table.row, record) for record in await session.fetch(table.some, known))}
+    found: dict[str, Row] = {}
+    for some in _in_pages(table, ids):
+        found.update(_rows(table, await session.fetch(table.some, some)))
+    return found
 
 
-def _row(kind: type[Row], record: Any) -> Row:
-    return kind(*(_plain(field.name, value) for field, value in zip(fields(kind), record, strict=True)))
+async def _hash_table(session: Session, table: Table) -> dict[str, int]:
+    found: dict[str, int] = {}
+    last: str | None = None
+    while True:
+        page = await session.fetch(table.hashed_page, last)
+        found.update((row[0], row[1]) for row in page)
+        if len(page) < HASHED:
+            return found
+        last = page[-1][0]
 
 
-def _plain(column: str, value: Any) -> Any:
-    if isinstance(value, list):
-        return tuple(value)
-    return orjson.loads(value) if column in _JSON and value is not None else value
+async def _hash_some(session: Session, table: Table, ids: set[str]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for some in _in_pages(table, ids):
+        found.update((row[0], row[1]) for row in await session.fetch(table.hashed_some, some))
+    return found
+
+
+async def _fingerprint(session: Session, table: Table) -> tuple[int, int]:
+    count = digest = 0
+    last: str | None = None
+    while True:
+        ((number, combined, last),) = await session.fetch(table.fingerprint, last)
+        count, digest = count + number, digest ^ combined
+        if number < HASHED:
+            return count, digest
+
+
+def _in_pages(table: Table, ids: set[str]) -> Iterator[list[str]]:
+    """Those that can be ids of this table."""
+    known = [identity for identity in ids if (_is_uuid(identity) if table.key == "uuid" else "\0" not in identity)]
+    return (known[at : at + PAGE] for at in range(0, len(known), PAGE))
+
+
+def _rows(table: Table, page: Iterable[Any]) -> Iterator[tuple[str, Row]]:
+    """Each row by its id; one whose JSON is beyond what can be read or written is left out."""
+    kind, arrays, json = table.row, table.arrays, table.json
+    for record in page:
+        values = list(record)
+        for at in arrays:
+            values[at] = tuple(values[at])
+        try:
+            for at in json:
+                values[at] = _json(values[at])
+        except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+            continue
+        yield values[0], kind(*values)
+
+
+def _json(text: str | None) -> Any:
+    if text is None:
+        return None
+    value = orjson.loads(text)
+    if text.count("[") + text.count("{") > _BRACKETS:
+        orjson.dumps([[[[value]]]])
+    return value
 
 
 def _is_uuid(text: str) -> bool:

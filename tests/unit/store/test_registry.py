@@ -1,4 +1,4 @@
-"""The registry, read from a database with every table: everything at once, and row by row."""
+"""The registry, read from a database with every table: everything at once, row by row, and by what changed."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from proxy.store import registry, rows
 from proxy.store.database import Bounds, Database, Places
-from proxy.store.registry import TABLES, Registry, merged
-from tests.unit.store.engine import execute, login_dsn, migrated_database, owner_dsn
+from proxy.store.registry import TABLES, Fingerprints, Hashes, Registry, Unreadable, differing, fingerprints, merged
+from tests.unit.store.engine import empty_database, execute, login_dsn, migrated_database, owner_dsn
 
 SYSTEM = "00000000-0000-0000-0000-000000000000"
 ACME = "11111111-1111-1111-1111-111111111111"
@@ -62,8 +62,20 @@ async def database(name: str) -> AsyncIterator[Database]:
 
 async def everything(database: Database) -> Registry:
     """The whole registry."""
-    async with database.snapshot() as session:
+    async with registry.reading(database) as session:
         return await registry.read_everything(session)
+
+
+async def fingerprints_of(database: Database) -> Fingerprints:
+    """Of every table."""
+    async with registry.reading(database) as session:
+        return await registry.read_fingerprints(session)
+
+
+async def hashes_of(database: Database, *asked: tuple[str, str]) -> Hashes:
+    """Of what was asked; of everything for nothing."""
+    async with registry.reading(database) as session:
+        return await registry.read_hashes(session, asked or [(name, "") for name in TABLES])
 
 
 def only(found: Registry, table: str) -> Any:
@@ -148,6 +160,99 @@ async def test_a_table_of_several_pages_is_read_whole(name: str, database: Datab
     assert len({row.name for row in found["mcp_servers"].values() if isinstance(row, rows.ServerRow)}) == 5000
 
 
+#: What the registry does not read: counters, observations, words for people.
+QUIET = (
+    "UPDATE enhanced_api_keys SET usage_count = 7, last_used_at = now(), last_used_ip = '10.0.0.1', name = 'other'",
+    "UPDATE api_keys SET usage_count = 7, last_used_at = now()",
+    "UPDATE mcp_servers SET health_status = 'HEALTHY', avg_response_time = 7, description = 'other'",
+    "UPDATE \"user\" SET name = 'Other', image = 'x'",
+    "UPDATE tenants SET billing_email = 'x@example.com'",
+    "UPDATE session SET user_agent = 'x' WHERE id = 'live'",
+    "INSERT INTO session (id, expires_at, token, user_id) VALUES ('o', now() - '1 h'::interval, 'o', 'ada')",
+    "DELETE FROM session WHERE id = 'over'",
+)
+#: Table -> a change of its one row that matters.
+NEWS = {
+    "tenants": "UPDATE tenants SET status = 'suspended' WHERE slug = 'acme'",
+    "user": 'UPDATE "user" SET banned = false',
+    "session": "UPDATE session SET expires_at = now() + '2 h' WHERE id = 'live'",
+    "mcp_servers": 'UPDATE mcp_servers SET headers = \'{"X-Key": "${KEY2}"}\'',
+    "routing_rules": 'UPDATE routing_rules SET target_servers = \'[{"name": "search", "weight": 3}]\'',
+    "server_access_control": "UPDATE server_access_control SET daily_until = '06:31'",
+    "enhanced_api_keys": "UPDATE enhanced_api_keys SET revoked_at = now()",
+    "api_keys": "UPDATE api_keys SET scopes = '{read}'",
+    "api_tokens": "UPDATE api_tokens SET token_hash = sha256('u')",
+    "rate_limit_configs": "UPDATE rate_limit_configs SET refill_per_minute = 5000.5",
+    "feature_flags": "UPDATE feature_flags SET rollout_percent = 50",
+    "maintenance_windows": "UPDATE maintenance_windows SET status = 'cancelled' WHERE title = 'now'",
+    "system_configs": "UPDATE system_configs SET value = '\"z\"'",
+}
+
+
+@pytest.mark.parametrize("statement", QUIET)
+async def test_a_fingerprint_stays_when_nothing_changed_that_matters(
+    statement: str, name: str, database: Database
+) -> None:
+    """Counters count without anything being read again."""
+    before = await fingerprints_of(database)
+    await execute(owner_dsn(name), statement)
+    assert await fingerprints_of(database) == before
+
+
+async def test_every_change_that_matters_shows_in_the_fingerprint_of_its_table_and_in_one_hash(
+    name: str, database: Database
+) -> None:
+    """And nowhere else; no table is without a change to try."""
+    assert NEWS.keys() == TABLES.keys()
+    for table, statement in NEWS.items():
+        known, before = await hashes_of(database), await fingerprints_of(database)
+        assert fingerprints(known) == before
+        await execute(owner_dsn(name), statement)
+        after = await fingerprints_of(database)
+        assert {one for one in after if after[one] != before[one]} == {table}
+        asked = [(table, "")]
+        changed = differing(known, asked, await hashes_of(database, *asked))
+        assert [one for one, _ in changed] == [table]
+        assert fingerprints(await hashes_of(database)) == after
+
+
+async def test_two_rows_that_swap_a_value_change_the_fingerprint(name: str, database: Database) -> None:
+    """As one server that is enabled while another one is disabled."""
+    insert = "INSERT INTO mcp_servers (tenant_id, name, endpoint_url, is_enabled) VALUES ($1, $2, 'http://x/', $3)"
+    for number in range(2):
+        await execute(owner_dsn(name), insert, ACME, f"s{number}", bool(number))
+    before = await fingerprints_of(database)
+    await execute(owner_dsn(name), "UPDATE mcp_servers SET is_enabled = NOT is_enabled WHERE name IN ('s0', 's1')")
+    assert (await fingerprints_of(database))["mcp_servers"] != before["mcp_servers"]
+
+
+async def test_a_database_without_tables_or_roles_is_unreadable_and_no_error(database: Database) -> None:
+    """It may be migrated any moment."""
+    async with empty_database() as name:
+        empty = Database(Places(login_dsn(name)), {})
+        await empty.open()
+        with pytest.raises(Unreadable, match="UndefinedTable"):
+            await everything(empty)
+        await empty.close()
+
+
+async def test_ids_that_cannot_be_are_passed_over(database: Database) -> None:
+    """Whoever may send notices may send these."""
+    odd = [(table, odd) for table in TABLES for odd in ("\0", "no uuid", "{" + ACME + "}", "x" * 9000)]
+    async with registry.reading(database) as session:
+        assert not any((await registry.read_changes(session, odd)).values())
+        assert not any((await registry.read_hashes(session, odd)).values())
+
+
+async def test_a_row_whose_json_cannot_be_read_or_written_is_left_out(name: str, database: Database) -> None:
+    """One row of one tenant must not keep all others from being read."""
+    insert = "INSERT INTO system_configs (tenant_id, key, value) VALUES ($1, $2, $3)"
+    for number, value in enumerate(("1e400", "[" * 2000 + "]" * 2000, "[" * 251 + "]" * 251, "[" * 240 + "]" * 240)):
+        await execute(owner_dsn(name), insert, SYSTEM, f"k{number}", value)
+    found = (await everything(database))["system_configs"].values()
+    assert {row.key for row in found if isinstance(row, rows.SettingRow)} == {"x", "k3"}
+
+
 FLAGS = st.dictionaries(st.sampled_from("abc"), st.integers(0, 9))
 
 
@@ -170,3 +275,20 @@ def test_merging_leaves_rows_alone_that_were_not_named(
         assert after == flags(
             {**{k: v for k, v in old.items() if k not in ids}, **{k: new[k] for k in new if k in ids}}
         )
+
+
+@given(FLAGS, FLAGS, st.lists(st.sampled_from(["a", "b", "c", ""])))
+def test_only_what_differs_is_named(old: dict[str, int], new: dict[str, int], ids: list[str]) -> None:
+    """Of what was asked, and each by its id, also when a whole table was asked for."""
+    asked = [("feature_flags", identity) for identity in ids]
+    read = {"feature_flags": new if "" in ids else {key: new[key] for key in new if key in ids}}
+    expected = {key for key in "abc" if old.get(key) != new.get(key) and (key in ids or "" in ids)}
+    assert {key for _, key in differing({"feature_flags": old}, asked, read)} == expected
+
+
+@given(FLAGS, FLAGS)
+def test_a_fingerprint_is_that_of_the_rows_and_not_of_how_they_came(old: dict[str, int], new: dict[str, int]) -> None:
+    """Merging leads to the same one as reading."""
+    known, read = {"feature_flags": old}, {"feature_flags": new}
+    changed = differing(known, [("feature_flags", "")], read)
+    assert fingerprints(merged(known, changed, read)) == fingerprints(read)
