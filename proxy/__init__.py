@@ -3,17 +3,20 @@
 Planes
     data plane    `dataplane/`: what happens to a request; one file per phase
     admin plane   `admin/`: its own port for probes and metrics
-    background    `background/`: the only place that starts tasks
+    background    `background/`: the only place that starts tasks; keeps the registry fresh and puts changes in force
 
-Beside them, complete by themselves and not yet part of the walk
+Beside them
     identity/     who a credential stands for and what it may do; pure
     store/        PostgreSQL and Redis: migrations, pools, embedded servers; the only importer of asyncpg
+    commands/     the command line's tenants, keys and servers
 
 The walk of one request, from socket to record, in one direction
     1  dataplane/gate.py       owns the connection: strict head, body framing, pipelining, deadlines
     2  dataplane/handler.py    the phases in order, on one screen; then exactly one record
+                               identity.py: who asks, from memory alone (identity/)
     3  dataplane/inspect.py    reads the body once and its JSON-RPC envelope (mcp/)
     4  dataplane/match.py      finds the route, and the session that binds to one server
+                               authorize.py: may the principal send this there
     5  dataplane/forward.py    pick a server -> send -> the next one only if nothing was sent
     6  dataplane/relay.py      the answer, piece by piece as it comes
 
@@ -25,10 +28,14 @@ Words
     era                        legacy (up to 2025-11-25) or modern (from 2026-07-28)
     envelope                   the JSON-RPC frame of a body, as far as a decision needs it
     Exchange, lane             one request and its answer as phases see them / what carries them from the gate
-    snapshot                   everything a request reads, compiled from one configuration and swapped whole
+    Principal, Scope           who asks / what it may do at all
+    registry                   tenants, credentials, servers, routes and rules as rows of PostgreSQL, kept in memory
+    estate                     the servers and routes of one tenant, or those that all tenants share
+    snapshot                   the routes and servers that requests read, compiled and swapped whole
+    admission                  the credentials and rules that requests read, swapped whole
     refusal / failure          the proxy said no / the upstream did not answer
     outcome                    how a request ended, one word
     drain                      ending without failing a request
 
-Imports go one way: cli -> app -> admin, background -> dataplane, store -> mcp, config, errors, metrics, log.
+Imports go one way: cli -> app -> admin, background -> dataplane, store -> identity -> mcp, config, errors, ...
 """

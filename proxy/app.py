@@ -1,7 +1,7 @@
 """The composition root: builds every object once, and owns the order of starting, reloading and stopping.
 
-    start   metrics -> first snapshot -> admin -> listener -> loops -> ready
-    stop    not ready -> (delay) -> stop accepting -> finish what runs -> end streams between events -> close
+    start   databases -> registry -> first snapshot -> admin -> listener -> loops -> ready
+    stop    drain -> loops -> upstream connections -> databases -> admin
 
 The only module that knows everyone.
 """
@@ -26,12 +26,17 @@ from proxy import log
 from proxy.admin.readiness import Readiness
 from proxy.admin.server import AdminServer
 from proxy.background.config_watch import ConfigWatch
+from proxy.background.registry_sync import RegistrySync
+from proxy.background.renewal import Built, Renewal
 from proxy.background.supervisor import Supervisor
+from proxy.config.keyfile import load_or_create
 from proxy.config.loader import load
 from proxy.config.models import restart_keys
 from proxy.config.problems import ConfigError, Problem
+from proxy.dataplane.admission import AdmissionBuilder, Freshness
 from proxy.dataplane.affinity import Sealer, load_or_create_key
 from proxy.dataplane.deadlines import Deadlines
+from proxy.dataplane.estates import estates_of
 from proxy.dataplane.handler import Handler
 from proxy.dataplane.lane_aiohttp import AiohttpLane
 from proxy.dataplane.listener import TICK_S, Listener
@@ -40,11 +45,17 @@ from proxy.dataplane.parts import Parts
 from proxy.dataplane.recorder import Recorder
 from proxy.dataplane.snapshot import Live, SnapshotBuilder
 from proxy.dataplane.streams import Streams
+from proxy.drain import Drain
 from proxy.mcp.methods import metric_label
 from proxy.metrics import Metrics, new_registry
+from proxy.store.child_server import EmbeddedError
+from proxy.store.lifecycle import Stores
+from proxy.store.migrate import MigrationError
+from proxy.store.peppers import pepper_ring
+from proxy.store.registry_file import RegistryFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from proxy.config.models import Config
     from proxy.dataplane.exchange import Lane, Pipeline
@@ -54,11 +65,16 @@ _WATCH_S: Final = 1.0
 _RETIRE_S: Final = 1.0
 _FLUSH_S: Final = 0.1
 _WATCHDOG_S: Final = 5.0
-#: How often a drain looks whether it is done, and how long the last writes may take once the grace is over, seconds.
-_DRAIN_STEP_S: Final = 0.02
-_LAST_WRITES_S: Final = 1.0
+#: How often databases are looked after, notices of changes are heard, and streams are asked whose they are, seconds.
+_PROBE_S: Final = 0.25
+_MIGRATE_S: Final = 2.0
+_LISTEN_S: Final = 0.05
+_KEEP_S: Final = 1.0
+_REVOKE_S: Final = 1.0
 #: How long loops and connections may take to end, seconds.
 _STOP_S: Final = 2.0
+#: Problems of rows in one line of the log.
+_MOST_PROBLEMS: Final = 20
 
 _MISUSED: Final = 2
 
@@ -80,20 +96,29 @@ class App:
         self.readiness = Readiness("listener", "config")
         self._supervisor = Supervisor(log.logger("background"), on_step=self.metrics.loop_step, rng=self._draw)
         self._deadlines = Deadlines(time.monotonic)
-        self._builder = SnapshotBuilder(
-            self.metrics, _sealer_of, self._deadlines, lambda: datetime.now(UTC), self._draw
+        self._stores = Stores(config.postgres, config.redis, Path(config.state_dir), time.monotonic, self._draw)
+        self.freshness = Freshness()
+        snapshots = SnapshotBuilder(self.metrics, _sealer_of, self._deadlines, lambda: datetime.now(UTC), self._draw)
+        admissions = AdmissionBuilder(pepper_ring, self.freshness)
+        # without the registry, which is read at the start: nothing of it serves
+        self.live = Live(
+            snapshots.build(config, estates_of({}, config, os.environ), None), admissions.build(config, {})
         )
-        self._prepared = self._builder.build(config, None)
-        self.live = Live(self._prepared)
+        self._renewal = Renewal(self.live, snapshots, admissions, self._report_rows)
+        self._prepared: Built | None = None
         self._recorder = Recorder(self.metrics, log.AccessLog(stream, config.log.format), _logs_access(config))
         self._streams = Streams()
         self._listener = Listener(config.listen, self.metrics, self._recorder.refused_early)
         self._admin = AdminServer(config.admin.host, config.admin.port, self.metrics, self.readiness)
-        self._stopping = asyncio.Event()
-        self._hurried = asyncio.Event()
+        self._drain = Drain(self._listener, self._streams, self.readiness)
 
     async def start(self) -> tuple[int, int]:
-        """Bind both ports and begin. Returns the data port and the admin port. Raises OSError when one is taken."""
+        """Start the databases, bind both ports and begin. Returns the data port and the admin port.
+
+        Raises OSError when a port is taken, EmbeddedError and MigrationError when an embedded database is no use.
+        """
+        await self._stores.start()
+        sync = await self._read_registry()
         config = self.live.snapshot.config
         mirrors = Mirrors(self._supervisor.spawn, self.metrics, self._draw)
         handler = Handler(self.live, Parts(self._streams, mirrors, time.monotonic), self._recorder)
@@ -101,101 +126,107 @@ class App:
             admin_port = await self._admin.start()
         with _naming("listen", config.listen.host, config.listen.port):
             port = await self._listener.start(config.listen, self._lane(handler))
-        watch = ConfigWatch(self._path, self._prepare, self._apply, self._report, config.files)
-        self._supervisor.every("downstream deadlines", TICK_S, self._listener.tick)
-        self._supervisor.every("upstream deadlines", TICK_S, self._deadlines.tick)
-        self._supervisor.every("log", _FLUSH_S, self._stream.flush)
-        self._supervisor.every("config", _WATCH_S, watch.step_aside)
-        self._supervisor.every("watchdog", _WATCHDOG_S, self._watch_loops)
-        self._supervisor.every("retired", _RETIRE_S, self.live.close_retired)
+        self._start_loops(config, sync)
+        self.metrics.reloaded(self.live.snapshot.generation, time.time())
+        self.readiness.set("config", True)
+        self.readiness.set("listener", True)
+        self._log.info("serving", port=port, admin_port=admin_port, servers=len(self.live.snapshot.upstreams))
+        return port, admin_port
+
+    async def _read_registry(self) -> RegistrySync | None:
+        """Put the rows of the database in force, or those of its last copy on disk. None without a database."""
+        stores, config = self._stores, self.live.snapshot.config
+        if stores.database is None or stores.notices is None:
+            return None
+        state = Path(config.state_dir)
+        file = RegistryFile(state / "registry", load_or_create(state / "registry.key"))
+        sync = RegistrySync(stores.database, stores.notices, file, self._renewal.apply, self._fresh, time.monotonic)
+        await self._renewal.apply(await sync.load(), None)
+        return sync
+
+    def _start_loops(self, config: Config, sync: RegistrySync | None) -> None:
+        watch = ConfigWatch(self._path, self._prepare, self._apply, self._report, config.files, self._renewal.turn)
+        every, stores = self._supervisor.every, self._stores
+        every("downstream deadlines", TICK_S, self._listener.tick)
+        every("upstream deadlines", TICK_S, self._deadlines.tick)
+        every("log", _FLUSH_S, self._stream.flush)
+        every("config", _WATCH_S, watch.step_aside)
+        every("watchdog", _WATCHDOG_S, self._watch_loops)
+        every("retired", _RETIRE_S, self.live.close_retired)
+        if stores.database is not None and sync is not None:
+            every("database", _PROBE_S, stores.database.probe)
+            every("migrations", _MIGRATE_S, stores.migrate)
+            every("registry", _LISTEN_S, sync.step)
+            every("revoked", _REVOKE_S, self._cut_revoked)
+        every("embedded databases", _KEEP_S, stores.keep)
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, lambda: self._supervisor.spawn("reload", watch.reload_aside()))
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop_or_hurry)
-        self.metrics.reloaded(1, time.time())
-        self.readiness.set("config", True)
-        self.readiness.set("listener", True)
-        self._log.info("serving", port=port, admin_port=admin_port, servers=len(config.servers))
-        return port, admin_port
+            loop.add_signal_handler(number, self._drain.signalled)
 
     def _watch_loops(self) -> None:
         self.readiness.set("loops", *self._supervisor.check())
+
+    def _fresh(self, current: bool) -> None:
+        """Whether credentials in memory are those of the database: told by whoever reads them."""
+        if current != self.freshness.current:
+            self.freshness.current = current
+            self._log.warning("registry is current" if current else "registry may be stale")
+
+    def _cut_revoked(self) -> None:
+        now, admission = time.time(), self.live.admission
+        self._streams.cut_unless(lambda principal: admission.holds(principal, now))
 
     def _prepare(self) -> Config:
         """Load the configuration and compile it, in a thread: ten thousand routes take a second. Raises ConfigError."""
         config = load(self._path, os.environ)
         try:
-            self._prepared = self._builder.build(config, self.live.snapshot)
+            self._prepared = self._renewal.build(config)
         except (OSError, ValueError) as error:  # a file that was there when it was checked
             raise ConfigError((Problem(str(self._path), 0, 0, "", str(error)),), config.files) from None
         return config
 
     def _apply(self, config: Config) -> None:
         """Put a reloaded configuration in force; what cannot change without a restart stays, with a warning."""
-        before, snapshot = self.live.snapshot, self._prepared
-        needs_restart = restart_keys(before.config, config)
+        built, self._prepared = self._prepared, None
+        assert built is not None  # noqa: S101 - the watch prepares before it applies
+        needs_restart = restart_keys(self.live.snapshot.config, config)
         if needs_restart:
             self._log.warning("restart needed", keys=needs_restart)
         log.configure(config.log.level, config.log.format, self._stream)
         self._recorder.enabled = _logs_access(config)
         self._listener.configure(config.listen)
-        self.live.swap(snapshot)
-        self.metrics.reloaded(snapshot.generation, time.time())
+        self._renewal.swap(built)
+        generation = self.live.snapshot.generation
+        self.metrics.reloaded(generation, time.time())
         self.readiness.set("config", True)
-        self._log.info("configuration in force", generation=snapshot.generation, servers=len(config.servers))
+        self._log.info("configuration in force", generation=generation, servers=len(config.servers))
 
     def _report(self, error: ConfigError) -> None:
         """A configuration that cannot be used: the one in force goes on serving."""
         self.metrics.reload_failed()
         self._log.error("configuration refused", problems=[str(problem) for problem in error.problems])
 
-    # --- stopping -------------------------------------------------------------------------------------------------
-
-    def _stop_or_hurry(self) -> None:
-        """The first signal drains, the second ends now."""
-        if self._stopping.is_set():
-            self._hurried.set()
-        self._stopping.set()
+    def _report_rows(self, problems: Collection[str]) -> None:
+        """Rows of the registry that cannot be used, and are left out; none any more when they were mended."""
+        self._log.warning("rows of the registry left out", problems=list(problems)[:_MOST_PROBLEMS], all=len(problems))
 
     async def run_until_stopped(self) -> None:
         """Serve until a signal comes, then drain and stop."""
-        await self._stopping.wait()
-        await self.drain()
+        await self._drain.signal()
+        periods = self.live.snapshot.config.listen.drain
+        self._log.info("draining", grace_s=periods.grace, delay_s=periods.delay)
+        await self._drain.run(periods)
         await self.stop()
 
-    async def drain(self) -> None:
-        """Turn not ready, let the load balancer notice, then stop accepting and let what runs finish. From the first
-        moment on each answer is the last one on its connection.
-
-        Streams on which nobody waits for an answer are ended between two events at once; the others, and calls, have
-        until the grace is over. Then streams end at their next event boundary, and the rest is reset.
-        """
-        drain = self.live.snapshot.config.listen.drain
-        self.readiness.set("listener", False, "draining")
-        self._log.info("draining", grace_s=drain.grace, delay_s=drain.delay)
-        self._listener.draining = True
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._hurried.wait(), drain.delay)
-        await self._listener.stop_accepting()
-        self._streams.end_listening()
-        if not await self._idle_within(drain.grace):
-            self._streams.end_all()
-            await self._idle_within(_LAST_WRITES_S)
-
-    async def _idle_within(self, seconds: float) -> bool:
-        """Whether every connection ended in time; a second signal ends the waiting."""
-        until = time.monotonic() + seconds
-        while self._listener.connections and time.monotonic() < until and not self._hurried.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._hurried.wait(), _DRAIN_STEP_S)
-        return not self._listener.connections
-
     async def stop(self) -> None:
-        """End loops, upstream connections and the admin port, in this order; metrics are readable to the last."""
+        """End loops, upstream connections, databases and the admin port, in this order; metrics are readable to the
+        last."""
         await self._listener.stop_accepting()
         self._listener.abort_all()
         await self._supervisor.stop(_STOP_S)
         await self.live.close()
+        await self._stores.stop()
         await self._admin.stop()
         self._log.info("stopped")
 
@@ -252,6 +283,9 @@ def serve(path: Path) -> int:
         uvloop.run(_run(path, config, stream))
     except OSError as error:
         print(f"mcp-manager: cannot start: {error.strerror or error}", file=sys.stderr)
+        return _MISUSED
+    except (EmbeddedError, MigrationError) as error:
+        print(f"mcp-manager: cannot start: {error}", file=sys.stderr)
         return _MISUSED
     finally:
         stream.close()

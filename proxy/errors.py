@@ -202,6 +202,13 @@ class NoServer(Refusal):
     status, code, reason, message, origin = 503, 503, "no_server", "No server is available", "proxy"
 
 
+class RegistryUnavailable(Refusal):
+    """A credential that is not known while the database cannot be asked: it may be good."""
+
+    status, code, reason, message = 503, 503, "registry_unavailable", "The credential cannot be checked now"
+    origin = "proxy"
+
+
 class PoolExhausted(Refusal):
     """`pool.max_connections` are in use and none came free in time."""
 

@@ -34,7 +34,8 @@ DOCSTRING_SHARE: Final = (0.10, 0.20)
 FLOOR: Final = {"identity", "mcp", "config", "errors", "metrics", "log"}
 MAY_IMPORT: Final = {
     "__main__": {"cli"},
-    "cli": {"app", "client_config", "store"} | FLOOR,
+    "cli": {"app", "client_config", "commands"} | FLOOR,
+    "commands": {"client_config", "store"} | FLOOR,
     "client_config": FLOOR,
     "app": {"admin", "background", "drain", "dataplane", "store", "spool"} | FLOOR,
     "drain": {"admin", "dataplane"} | FLOOR,

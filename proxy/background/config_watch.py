@@ -33,8 +33,10 @@ class ConfigWatch:
         apply: Callable[[Config], object],
         report: Callable[[ConfigError], object],
         files: Iterable[str] = (),
+        turn: asyncio.Lock | None = None,
     ) -> None:
-        """What is on disk now counts as in force; `files` are the `Config.files` of it.
+        """What is on disk now counts as in force; `files` are the `Config.files` of it. `turn` is held from loading to
+        applying by those who do so aside.
 
         `load` raises ConfigError. `apply` and `report` are called with what came of it, one of them, once.
         """
@@ -45,7 +47,7 @@ class ConfigWatch:
         self._files = tuple(files)
         self._known = self._fingerprint()
         self._changing: bytes | None = None
-        self._turn = asyncio.Lock()
+        self._turn = turn or asyncio.Lock()
 
     def step(self) -> None:
         """Look at the files; load them when they have changed and stood still since the last look."""

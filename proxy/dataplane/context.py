@@ -2,40 +2,40 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from proxy.identity.principal import anonymous
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from proxy.dataplane.affinity import Session
     from proxy.dataplane.conditions import Condition
     from proxy.dataplane.exchange import Exchange, Head
     from proxy.dataplane.legacy_sse import EndpointEvent
     from proxy.dataplane.router import CompiledRoute
-    from proxy.dataplane.snapshot import Snapshot
+    from proxy.dataplane.snapshot import Routing, Snapshot
     from proxy.dataplane.upstream import Upstream
     from proxy.errors import Refusal
+    from proxy.identity.credentials import CredentialReader
+    from proxy.identity.principal import Principal
     from proxy.mcp.envelope import Envelope, Message
 
 
-class Principal:
-    """Who asks. Until identity exists everyone is the same anonymous principal of no tenant."""
-
-    __slots__ = ("id", "tenant")
-
-    def __init__(self, id: str, tenant: str) -> None:
-        self.id = id
-        self.tenant = tenant
-
-
-ANONYMOUS = Principal("anonymous", "")
+#: Whoever shows no credential: one principal of no tenant.
+ANONYMOUS: Final = anonymous()
+#: No field of the head held the credential.
+_NOTHING: Final = frozenset[str]()
 
 
 class RequestContext:
     """State of one request; made by the lane, read by the record. Times are monotonic seconds."""
 
     __slots__ = (
-        "affinity_key", "body", "bytes_in", "bytes_out", "client_ip", "draws", "endpoint", "envelope", "exchange",
-        "fields", "first_byte_at", "head", "host", "message", "outcome", "path", "pinned", "principal", "refusal",
-        "revision", "route", "session", "snapshot", "started_at", "status", "streaming", "target", "tries", "upstream",
+        "affinity_key", "body", "bytes_in", "bytes_out", "client_ip", "consumed", "denied", "draws", "endpoint",
+        "envelope", "exchange", "fields", "first_byte_at", "head", "host", "message", "outcome", "path", "pinned",
+        "principal", "reader", "refusal", "revision", "route", "routing", "session", "snapshot", "started_at", "status",
+        "streaming", "target", "tries", "upstream",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, snapshot: Snapshot, now: float) -> None:
@@ -49,11 +49,17 @@ class RequestContext:
         self.host = head.host
         self.fields = head.fields
         self.client_ip = exchange.peer
-        self.principal = ANONYMOUS
+        self.principal: Principal = ANONYMOUS
         self.message: Message | None = None
         self.revision = ""
         self.draws: dict[Condition, bool] | None = None
         # what the phases found
+        #: Lower-case names of the fields that held the credential; they go no further.
+        self.consumed = _NOTHING
+        #: Takes the session's cookies out of those that go on; None where cookies are none of ours.
+        self.reader: CredentialReader | None = None
+        #: The routes that this principal sees.
+        self.routing: Routing = snapshot.shared
         self.body: bytes | None = None
         self.envelope: Envelope | None = None
         self.route: CompiledRoute | None = None
@@ -62,6 +68,8 @@ class RequestContext:
         self.pinned: Upstream | None = None
         #: Absolute URL to send to instead of the server's own; '' for none.
         self.target = ""
+        #: Names of servers that the principal may not use.
+        self.denied: Sequence[str] = ()
         self.affinity_key = ""
         #: Rewrites the first event of a legacy SSE stream.
         self.endpoint: EndpointEvent | None = None

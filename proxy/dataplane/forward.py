@@ -31,12 +31,12 @@ async def forward(ctx: RequestContext, parts: Parts) -> None:
     """Answer `ctx` from an upstream. Raises the refusal when no server could be asked or none answered."""
     if ctx.route is not None and ctx.route.mirror is not None:
         parts.mirrors.copy(ctx, *ctx.route.mirror)
-    tried: list[str] = []
+    tried = list(ctx.denied)
     failure: Refusal = NoServer(headers=(("Retry-After", "1"),))
     while (upstream := pick(ctx, tried)) is not None:
         tried.append(upstream.name)
         ctx.upstream = upstream
-        ctx.tries = len(tried)
+        ctx.tries += 1
         upstream.in_flight += 1
         try:
             if upstream.config.timeouts.total:
@@ -56,7 +56,7 @@ async def forward(ctx: RequestContext, parts: Parts) -> None:
 def pick(ctx: RequestContext, tried: list[str]) -> Upstream | None:
     """The server to ask next: the session's, the discovery document's, or the route's choice among those untried."""
     if ctx.pinned is not None:
-        return None if tried else ctx.pinned
+        return None if ctx.tries else ctx.pinned
     assert ctx.route is not None  # noqa: S101 - match_route() found one, or pinned a server
     return ctx.route.selection.pick(ctx.affinity_key, tried)
 

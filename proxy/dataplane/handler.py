@@ -6,8 +6,10 @@ A phase either adds to the context or raises one refusal. Whatever happens, exac
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING
 
+from proxy.dataplane.authorize import authorize
 from proxy.dataplane.context import RequestContext
 from proxy.dataplane.forward import forward
 from proxy.dataplane.identity import authenticate
@@ -39,9 +41,10 @@ class Handler:
         self._recorder.begin(ctx)
         try:
             check_host_and_origin(ctx.head, ctx.snapshot.origins)  # 403
-            authenticate(ctx)  # 401, before the body is read
+            authenticate(ctx, self._live.admission, time.time())  # 401, 403, 503, before the body is read
             await read_message(ctx)  # 400, 404, 408, 413, 415
             match_route(ctx)  # 404, 405
+            authorize(ctx, self._live.admission, time.time())  # 403, 404
             await forward(ctx, self._parts)  # 426, 502, 503, 504; streams
         except Refusal as refusal:
             reject(ctx, refusal)

@@ -20,11 +20,11 @@ _UTF8: Final = frozenset(("utf-8", "utf8", '"utf-8"'))
 async def read_message(ctx: RequestContext) -> None:
     """Fill `ctx.envelope`, `ctx.message` and `ctx.revision`. Raises 404, 415 and the refusals of a bad body."""
     head = ctx.head
-    router = ctx.snapshot.router
-    if not router.serves(head.path) and ctx.snapshot.wellknown.match(head.path) is None:
+    routing = ctx.routing = ctx.snapshot.routing_of(ctx.principal.tenant)
+    if not routing.serves(head.path) and ctx.snapshot.wellknown.match(head.path) is None:
         raise NoRoute
     ctx.revision = revision_of(ctx.fields.get("mcp-protocol-version"))
-    if head.method != "POST" or not router.inspects(head.path):
+    if head.method != "POST" or not routing.inspects(head.path):
         return
     _check_media_type(ctx)
     body = ctx.body = await ctx.exchange.read_body()

@@ -37,7 +37,7 @@ def match_route(ctx: RequestContext) -> None:
     if ctx.envelope is not None and ctx.envelope.batch:
         route = _route_of_batch(ctx, ctx.envelope.messages)
     else:
-        route = ctx.snapshot.router.match(ctx)
+        route = ctx.routing.match(ctx)
     if route is None:
         raise NoRoute
     ctx.route = route
@@ -64,7 +64,7 @@ def _session(ctx: RequestContext) -> Session | None:
 def _route_of_batch(ctx: RequestContext, messages: Sequence[Message]) -> CompiledRoute | None:
     """The one route of all messages: the batch goes to one server whole."""
     ctx.draws = {}
-    first, match = ctx.message, ctx.snapshot.router.match
+    first, match = ctx.message, ctx.routing.match
     route = match(ctx)
     for message in messages[1:]:
         ctx.message = message

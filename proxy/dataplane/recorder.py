@@ -121,6 +121,10 @@ def _line(ctx: RequestContext, outcome: str, duration_s: float, first_byte_s: fl
         "streamed": ctx.streaming,
         "tries": ctx.tries,
         "client": ctx.client_ip,
+        "tenant": ctx.principal.tenant_slug or None,
+        "principal": ctx.principal.id,
+        "key_id": ctx.principal.key_id or None,
+        "impersonator": ctx.principal.impersonator or None,
         "generation": ctx.snapshot.generation,
     }
 

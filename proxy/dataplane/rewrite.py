@@ -32,7 +32,7 @@ _HOP_BY_HOP: Final = frozenset((
 _OURS: Final = frozenset(("forwarded", "x-real-ip"))
 _OURS_PREFIX: Final = "x-forwarded-"
 #: `Expect` is answered by the gate, `Host` is the upstream's or the client's.
-_REQUEST_TOUCHED: Final = _HOP_BY_HOP | _OURS | {"expect", "host", "mcp-session-id"}
+_REQUEST_TOUCHED: Final = _HOP_BY_HOP | _OURS | {"cookie", "expect", "host", "mcp-session-id"}
 _RESPONSE_TOUCHED: Final = _HOP_BY_HOP | {"alt-svc", "location", "mcp-session-id", "set-cookie"}
 #: `Connection` options that name no field.
 _PLAIN_OPTIONS: Final = frozenset(("close", "keep-alive", "upgrade", "Close", "Keep-Alive", "Upgrade"))
@@ -71,12 +71,14 @@ def request_headers(ctx: RequestContext, upstream: Upstream) -> Headers:
     options = fields.get("connection")
     if options is not None and options not in _PLAIN_OPTIONS:
         touched = touched | _listed(options)
+    if ctx.consumed:
+        touched = touched | ctx.consumed
     host = fields.get("host", "")
     headers = [("Host", plan.host or host or authority_of(urlsplit(upstream.target)))]
     for pair in ctx.head.headers:
         name = pair[0].lower()
         if name in touched:
-            headers += _replaced_for_upstream(ctx, name, pair)
+            headers += _replaced_for_upstream(ctx, upstream, name, pair)
         elif name[:12] != _OURS_PREFIX:
             headers.append(pair)
     if plan.forwarded:
@@ -115,15 +117,25 @@ def response_headers(ctx: RequestContext, status: int, headers: Headers) -> Head
 # --- towards the upstream -------------------------------------------------------------------------------------------
 
 
-def _replaced_for_upstream(ctx: RequestContext, name: str, pair: tuple[str, str]) -> Headers:
+def _replaced_for_upstream(ctx: RequestContext, upstream: Upstream, name: str, pair: tuple[str, str]) -> Headers:
     """What becomes of a touched field: one field or none. `name` is its lower-case name."""
     if name == "mcp-session-id":
         session = ctx.session
         # without a session of ours the field passes; a legacy SSE session (it has a target) is in the URL instead
         return [pair if session is None or ctx.target else (pair[0], session.upstream_id)]
+    if name == "cookie" and name not in upstream.plan.overridden:
+        return _foreign_cookies(ctx, pair)
     if name == "transfer-encoding" and ctx.body is not None:
         return [("Content-Length", str(len(ctx.body)))]
     return []
+
+
+def _foreign_cookies(ctx: RequestContext, pair: tuple[str, str]) -> Headers:
+    """The cookies that are not ours: a session's cookie goes no further, whether it was needed or not."""
+    if ctx.reader is None:
+        return [pair]
+    value = ctx.reader.strip_cookies(pair[1])
+    return [(pair[0], value)] if value else []
 
 
 def _forwarded(ctx: RequestContext, host: str, overridden: frozenset[str]) -> Headers:

@@ -7,7 +7,7 @@ suspends, and nothing knows sockets, sessions or the configuration file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -30,7 +30,7 @@ _HASHED_BY_DEFAULT: Final = Affinity(by="client_address")
 class CompiledRoute:
     """A route at run time. Built with the snapshot and never changed."""
 
-    __slots__ = ("affinity", "config", "inspect", "mirror", "name", "sealed", "selection", "servers")
+    __slots__ = ("affinity", "config", "filter_lists", "inspect", "mirror", "name", "sealed", "selection", "servers")
 
     def __init__(self, name: str, selection: Selection, servers: Mapping[str, Upstream]) -> None:
         self.name = name
@@ -42,6 +42,8 @@ class CompiledRoute:
         self.servers = servers
         #: The body is parsed before it is forwarded.
         self.inspect = True
+        #: Lists lose what the principal may not use.
+        self.filter_lists = False
         #: Session ids are sealed.
         self.sealed = True
         #: Server that gets copies, and the share of the requests in percent.
@@ -58,6 +60,7 @@ class CompiledRoute:
         route = cls(config.name, selection, {server.name: server for server, _ in servers})
         route.config = config
         route.inspect = config.inspect == "full"
+        route.filter_lists = config.filter_lists
         route.sealed = config.sessions == "sealed"
         route.mirror = (upstreams[config.mirror.server], config.mirror.percent) if config.mirror else None
         route.affinity = affinity
@@ -116,21 +119,24 @@ class Router:
         servers: Mapping[str, Upstream],
         clock: Callable[[], datetime],
         draw: Callable[[], float],
+        built_in: Collection[str] | None = None,
     ) -> Router:
         """Compile routes whose server names are all known.
 
-        `clock` gives the time now, aware of its zone; `draw` a random number, 0 <= x < 1.
+        `clock` gives the time now, aware of its zone; `draw` a random number, 0 <= x < 1. `built_in`: names of the
+        servers that have a path of their own; None: all of them.
         """
         around = Surroundings(clock, draw)
         written = [
             _Written(route.path, compile_when(route.when, around), CompiledRoute.of(route, servers, draw))
             for route in sorted(routes, key=lambda route: -route.priority)
         ]
-        for name, server in servers.items():
-            built_in = CompiledRoute.built_in(server, draw)
-            written.append(_Written(f"/{name}/mcp", (), built_in))
+        for name in servers if built_in is None else built_in:
+            server = servers[name]
+            route = CompiledRoute.built_in(server, draw)
+            written.append(_Written(f"/{name}/mcp", (), route))
             if server.config.transport == "sse":
-                written.append(_Written(f"/{name}/sse", (), built_in))
+                written.append(_Written(f"/{name}/sse", (), route))
         return cls(written)
 
     def match(self, traits: Traits) -> CompiledRoute | None:

@@ -1,4 +1,4 @@
-"""Everything a request reads, built whole from one configuration and swapped by one assignment.
+"""Everything a request reads, built whole from one configuration and registry, and swapped by one assignment.
 
 A request keeps the snapshot it began with, so no request sees two configurations. Upstreams whose configuration is
 unchanged are carried over with their connections and counters; the others are retired and closed once they are idle.
@@ -6,50 +6,116 @@ unchanged are carried over with their connections and counters; the others are r
 
 from __future__ import annotations
 
+from collections import ChainMap
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from proxy.dataplane.client import UpstreamClient
 from proxy.dataplane.origin import OriginPolicy
-from proxy.dataplane.router import Router
+from proxy.dataplane.router import CompiledRoute, Router, Traits
 from proxy.dataplane.upstream import Upstream
 from proxy.dataplane.wellknown import Wellknown
+from proxy.identity.access import Server as Place
+from proxy.identity.records import SYSTEM_TENANT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
 
     from proxy.config.models import Config, Server
+    from proxy.dataplane.admission import Admission
     from proxy.dataplane.affinity import Sealer
     from proxy.dataplane.deadlines import Deadlines
+    from proxy.dataplane.estates import Estate, Estates
     from proxy.metrics import Metrics
 
 
+class Routing(Protocol):
+    """The routes that a principal sees."""
+
+    def match(self, traits: Traits) -> CompiledRoute | None:
+        """The first route whose conditions the request satisfies."""
+        ...
+
+    def serves(self, path: str) -> bool:
+        """Whether any route is for `path`, whatever its conditions."""
+        ...
+
+    def inspects(self, path: str) -> bool:
+        """Whether a body sent to `path` is to be parsed."""
+        ...
+
+
+class TenantRouting:
+    """A tenant's own routes, and behind them those that all tenants share."""
+
+    __slots__ = ("_own", "_shared", "own")
+
+    def __init__(self, own: Compiled, shared: Router) -> None:
+        #: What its own routes were compiled from and to.
+        self.own = own
+        self._own = own.router
+        self._shared = shared
+
+    def match(self, traits: Traits) -> CompiledRoute | None:
+        """See `Routing`."""
+        return self._own.match(traits) or self._shared.match(traits)
+
+    def serves(self, path: str) -> bool:
+        """See `Routing`."""
+        return self._own.serves(path) or self._shared.serves(path)
+
+    def inspects(self, path: str) -> bool:
+        """See `Routing`. Where both serve the path, either may take the request."""
+        if not self._own.serves(path):
+            return self._shared.inspects(path)
+        return self._own.inspects(path) or (self._shared.serves(path) and self._shared.inspects(path))
+
+
+class Compiled(NamedTuple):
+    """The routes of one owner, and what they were compiled from: the same again needs no compiling."""
+
+    estate: Estate | None
+    upstreams: Mapping[str, Upstream]
+    """The servers that the routes may name: the owner's, and for a tenant behind them the shared ones."""
+    router: Router
+
+
 class Snapshot:
-    """One generation of the configuration, compiled."""
+    """One generation of configuration and registry, compiled."""
 
     __slots__ = (
-        "config", "generation", "origins", "public_prefix", "requests", "router", "sealer", "upstreams", "wellknown",
+        "compiled", "config", "estates", "generation", "origins", "public_prefix", "requests", "sealer", "shared",
+        "tenants", "upstreams", "wellknown",
     )  # fmt: skip
 
-    def __init__(
-        self, generation: int, config: Config, upstreams: Mapping[str, Upstream], router: Router, sealer: Sealer
-    ) -> None:
+    def __init__(self, generation: int, config: Config, estates: Estates, sealer: Sealer) -> None:
         self.generation = generation
         #: Requests that read it now; one that an earlier snapshot serves keeps that one's connections alive.
         self.requests = 0
         self.config = config
-        self.upstreams = upstreams
-        self.router = router
+        #: The servers and routes that it was made of.
+        self.estates = estates
+        #: All servers by their names at run time: `name`, and `slug/name` for those of a tenant.
+        self.upstreams: dict[str, Upstream] = {}
+        #: The routes of everyone, and by tenant those that see more.
+        self.compiled = NOTHING
+        self.shared: Routing = NOTHING.router
+        self.tenants: dict[str, TenantRouting] = {}
         self.sealer = sealer
         self.origins = OriginPolicy.of(config.listen)
-        self.wellknown = Wellknown.compile(config, upstreams)
+        self.wellknown = Wellknown({})
         self.public_prefix = config.public_prefix
+
+    def routing_of(self, tenant: str) -> Routing:
+        """The routes that principals of a tenant see; another tenant's are not among them."""
+        return self.tenants.get(tenant, self.shared)
 
 
 class SnapshotBuilder:
-    """Turns configurations into snapshots. Build first, swap afterwards: a failure leaves the old one serving.
+    """Turns configuration and registry into snapshots. Build first, swap afterwards: a failure leaves the old one
+    serving.
 
     `build` may run in a thread beside requests: it only makes new objects.
     """
@@ -68,28 +134,75 @@ class SnapshotBuilder:
         self._now = now
         self._draw = draw
 
-    def build(self, config: Config, previous: Snapshot | None) -> Snapshot:
+    def build(self, config: Config, estates: Estates, previous: Snapshot | None) -> Snapshot:
         """The next snapshot. Raises OSError or ssl.SSLError when a file it names cannot be used."""
-        known = previous.upstreams if previous is not None else {}
-        upstreams: dict[str, Upstream] = {}
-        for name, server in config.servers.items():
-            upstream = known.get(name)
-            certificates = _certificates(server)
-            if upstream is None or upstream.config != server or upstream.certificates != certificates:
-                metrics = self._metrics.server(name)
-                upstream = Upstream(name, server, UpstreamClient(server, metrics, self._deadlines), metrics)
-                upstream.certificates = certificates
-            upstreams[name] = upstream
-        router = Router.compile(config.routes, upstreams, self._now, self._draw)
         generation = previous.generation + 1 if previous is not None else 1
-        return Snapshot(generation, config, upstreams, router, self._sealer_of(config))
+        snapshot = Snapshot(generation, config, estates, self._sealer_of(config))
+        known = previous.upstreams if previous is not None else {}
+        shared = self._upstreams(estates.shared, known)
+        snapshot.upstreams.update(shared)
+        compiled = snapshot.compiled = self._compiled(
+            estates.shared, shared, previous.compiled if previous is not None else None, shared
+        )
+        snapshot.shared = compiled.router
+        snapshot.wellknown = Wellknown.compile(config, estates.shared.routes, shared)
+        earlier = previous.tenants if previous is not None and previous.compiled is compiled else {}
+        for tenant, estate in estates.tenants.items():
+            own = self._upstreams(estate, known)
+            snapshot.upstreams.update((upstream.name, upstream) for upstream in own.values())
+            before = earlier.get(tenant)
+            routes = self._compiled(estate, ChainMap(own, shared), before.own if before is not None else None, own)
+            kept = before is not None and before.own is routes
+            snapshot.tenants[tenant] = before if before is not None and kept else TenantRouting(routes, compiled.router)
+        return snapshot
+
+    def _compiled(
+        self, estate: Estate, upstreams: Mapping[str, Upstream], before: Compiled | None, own: Mapping[str, Upstream]
+    ) -> Compiled:
+        """The routes of an estate whose own servers are `own`; those of before when nothing is another."""
+        if (
+            before is not None
+            and before.estate is estate
+            and all(before.upstreams.get(name) is upstream for name, upstream in own.items())
+        ):
+            return before
+        router = Router.compile(estate.routes, upstreams, self._now, self._draw, own)
+        return Compiled(estate, upstreams, router)
+
+    def _upstreams(self, estate: Estate, known: Mapping[str, Upstream]) -> dict[str, Upstream]:
+        """The servers of an estate by the names that its routes use."""
+        upstreams: dict[str, Upstream] = {}
+        for name, owned in estate.servers.items():
+            full_name = f"{estate.slug}/{name}" if estate.tenant != SYSTEM_TENANT else name
+            upstream = self._upstream(full_name, owned.config, known.get(full_name))
+            place = Place(name, owned.id, estate.tenant)
+            if upstream.place != place:
+                upstream.place = place
+            upstreams[name] = upstream
+        return upstreams
+
+    def _upstream(self, name: str, server: Server, known: Upstream | None) -> Upstream:
+        """The one that is there, when nothing about it changed, else a new one."""
+        certificates = _certificates(server)
+        if known is not None and known.config == server and known.certificates == certificates:
+            return known
+        metrics = self._metrics.server(name)
+        upstream = Upstream(name, server, UpstreamClient(server, metrics, self._deadlines), metrics)
+        upstream.certificates = certificates
+        return upstream
+
+
+#: What a snapshot shares before it has been filled: no route at all.
+NOTHING: Final = Compiled(None, {}, Router(()))
 
 
 class Live:
-    """The snapshot in force, and what earlier ones left behind."""
+    """The snapshot and the admission in force, and what earlier snapshots left behind."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot, admission: Admission) -> None:
         self.snapshot = snapshot
+        #: Who is let in; replaced whole.
+        self.admission = admission
         self._earlier: list[Snapshot] = []
         _count_pools(snapshot)
         #: Servers that no snapshot with requests knows, by identity; copies to them may still be under way.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from proxy.dataplane.rewrite import HeaderPlan
+from proxy.identity.access import Server as Place
 
 if TYPE_CHECKING:
     from proxy.config.models import Server
@@ -23,12 +24,14 @@ class Upstream:
     """One server: its configuration, its client, and counters that requests update as they pass."""
 
     __slots__ = (
-        "certificates", "client", "config", "in_flight", "latency_ewma_s", "metrics", "name", "plan", "takes_query",
-        "target",
+        "certificates", "client", "config", "in_flight", "latency_ewma_s", "metrics", "name", "place", "plan",
+        "takes_query", "target",
     )  # fmt: skip
 
     def __init__(self, name: str, config: Server, client: UpstreamClient, metrics: ServerMetrics) -> None:
         self.name = name
+        #: What rules of access ask about it. Replaced when its row gets another id.
+        self.place = Place(name)
         self.config = config
         self.client = client
         #: Digest of the TLS files that the client was made with.

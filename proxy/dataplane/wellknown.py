@@ -41,11 +41,11 @@ class Wellknown:
         self._targets = targets
 
     @classmethod
-    def compile(cls, config: Config, upstreams: Mapping[str, Upstream]) -> Wellknown:
-        """The paths of every endpoint that one server answers for; none without `public_url`."""
+    def compile(cls, config: Config, routes: Sequence[Route], upstreams: Mapping[str, Upstream]) -> Wellknown:
+        """The paths of every endpoint that one of `upstreams` answers for; none without `public_url`."""
         targets: dict[str, Target] = {}
         if config.listen.public_url is not None:
-            for path, server in _endpoints(config).items():
+            for path, server in _endpoints(routes, upstreams).items():
                 targets.update(_forms(config.public_prefix, path, upstreams[server]))
             if len(upstreams) == 1:
                 targets.update(_root_forms(next(iter(upstreams.values()))))
@@ -56,16 +56,16 @@ class Wellknown:
         return self._targets.get(path)
 
 
-def _endpoints(config: Config) -> dict[str, str]:
+def _endpoints(routes: Sequence[Route], upstreams: Mapping[str, Upstream]) -> dict[str, str]:
     """Path to the one server that answers there."""
     written: dict[str, list[Route]] = {}
-    for route in sorted(config.routes, key=lambda route: -route.priority):
+    for route in sorted(routes, key=lambda route: -route.priority):
         if not route.path.endswith("*"):
             written.setdefault(route.path, []).append(route)
-    endpoints = {f"/{name}/mcp": name for name in config.servers}
-    endpoints.update({f"/{name}/sse": name for name, server in config.servers.items() if server.transport == "sse"})
-    for path, routes in written.items():
-        server = _server_of(routes, endpoints.get(path))
+    endpoints = {f"/{name}/mcp": name for name in upstreams}
+    endpoints.update({f"/{name}/sse": name for name, each in upstreams.items() if each.config.transport == "sse"})
+    for path, written_here in written.items():
+        server = _server_of(written_here, endpoints.get(path))
         if server is None:
             endpoints.pop(path, None)
         else:

@@ -9,7 +9,6 @@
     records         rows of the database as plain values
     entries         one row compiled into what a request is checked against
     directory       every credential in memory: credential -> principal
-    misses          which unknown credentials the database may be asked about
     access          `server_access_control`, and the one question: may this principal send this message?
     json_spans      where in a text the members of objects and the items of arrays stand
     list_filter     lists without the items that a principal may not use

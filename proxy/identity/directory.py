@@ -1,8 +1,8 @@
 """Every credential in memory: an immutable index that answers one question, who is this?
 
 Owns the look-up and the order of the checks. It is swapped whole, or patched into a new one that shares nothing that
-changes; readers never wait. What it does not know is `UnknownCredential`, a 401 like all others, after which the caller
-may ask the database once (`misses.py`). It knows no request and no clock: `now` is wall clock, seconds since 1970.
+changes; readers never wait. What it does not know is `UnknownCredential`, a 401 like all others, unless the caller
+knows that rows are missing. It knows no request and no clock: `now` is wall clock, seconds since 1970.
 """
 
 from __future__ import annotations

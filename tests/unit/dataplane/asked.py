@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -11,12 +12,15 @@ from prometheus_client import CollectorRegistry
 from proxy.config.models import Config, Limits
 from proxy.dataplane.affinity import Sealer
 from proxy.dataplane.client import UpstreamClient
-from proxy.dataplane.context import Principal, RequestContext
+from proxy.dataplane.context import RequestContext
+from proxy.dataplane.estates import estates_of
 from proxy.dataplane.exchange import Exchange
 from proxy.dataplane.head import parse_head
 from proxy.dataplane.router import Router
 from proxy.dataplane.snapshot import Snapshot
 from proxy.dataplane.upstream import Upstream
+from proxy.dataplane.wellknown import Wellknown
+from proxy.identity.principal import Principal, Source, anonymous
 from proxy.mcp.envelope import read_envelope
 from proxy.mcp.methods import metric_label
 from proxy.metrics import Metrics
@@ -49,6 +53,11 @@ def sealer(*keys: bytes, clock: Clock | None = None, seed: int = 1) -> Sealer:
     return Sealer(keys or (KEY,), 7 * 86400.0, clock or Clock(), random.Random(seed).randbytes)
 
 
+def somebody(identity: str, tenant: str = "") -> Principal:
+    """A principal who may use the data plane for everything."""
+    return replace(anonymous(), id=identity, tenant=tenant, source=Source.KEY)
+
+
 def snapshot(servers: dict[str, Any], seal: Sealer | None = None, **config: Any) -> Snapshot:
     """A snapshot of `servers` (a URL, or keys of a server) and further configuration; nothing can be sent with it."""
     written = {name: {"url": server} if isinstance(server, str) else server for name, server in servers.items()}
@@ -59,7 +68,10 @@ def snapshot(servers: dict[str, Any], seal: Sealer | None = None, **config: Any)
         for name, server in whole.servers.items()
     }
     router = Router.compile(whole.routes, upstreams, lambda: datetime(2026, 11, 22, tzinfo=UTC), lambda: 0.5)
-    return Snapshot(1, whole, upstreams, router, seal or sealer())
+    snap = Snapshot(1, whole, estates_of({}, whole, {}), seal or sealer())
+    snap.upstreams, snap.shared = upstreams, router
+    snap.wellknown = Wellknown.compile(whole, whole.routes, upstreams)
+    return snap
 
 
 def ask(
@@ -83,7 +95,7 @@ def ask(
         ctx.body = body
         ctx.envelope = read_envelope(body, ctx.fields)
         ctx.message = ctx.envelope.first
-    ctx.route = snap.router.match(ctx)
+    ctx.route = ctx.routing.match(ctx)
     if ctx.route is not None:
         ctx.upstream = ctx.route.selection.pick("", ())
     return ctx

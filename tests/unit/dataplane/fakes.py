@@ -15,8 +15,10 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from proxy.config.models import Config, Limits
+from proxy.dataplane.admission import AdmissionBuilder, Freshness
 from proxy.dataplane.context import RequestContext
 from proxy.dataplane.deadlines import Deadlines
+from proxy.dataplane.estates import estates_of
 from proxy.dataplane.exchange import Exchange, Headers
 from proxy.dataplane.head import parse_head
 from proxy.dataplane.mirror import Mirrors
@@ -28,6 +30,7 @@ from proxy.mcp.methods import metric_label
 from proxy.metrics import Metrics
 from tests.harness import CALL
 from tests.unit.dataplane.asked import sealer
+from tests.unit.identity.rows import RING
 
 #: Longer than anything here takes: a test that waits for what never comes fails instead of hanging.
 PATIENCE_S = 10.0
@@ -162,7 +165,10 @@ class Proxy:
             lambda: datetime(2026, 11, 22, tzinfo=UTC),
             lambda: self.drawn,
         )
-        self.live = Live(self.builder.build(Config.model_validate(config), None))
+        whole = Config.model_validate(config)
+        self.admissions = AdmissionBuilder(lambda _: RING, Freshness(current=True))
+        first = self.builder.build(whole, estates_of({}, whole, {}), None)
+        self.live = Live(first, self.admissions.build(whole, {}))
         self.streams = Streams()
         self.copies: list[tuple[str, Coroutine[Any, Any, None]]] = []
         """Copies for a mirror that wait to be run, with their names."""
@@ -172,7 +178,8 @@ class Proxy:
 
     def configure(self, **config: Any) -> Snapshot:
         """Put another configuration in force, as a reload does."""
-        self.live.swap(self.builder.build(Config.model_validate(config), self.live.snapshot))
+        whole = Config.model_validate(config)
+        self.live.swap(self.builder.build(whole, estates_of({}, whole, {}), self.live.snapshot))
         return self.live.snapshot
 
     def request(

@@ -18,9 +18,9 @@ from proxy.dataplane.affinity import (
     load_or_create_key,
     session_of,
 )
-from proxy.dataplane.context import Principal, RequestContext
+from proxy.dataplane.context import RequestContext
 from proxy.errors import SessionGone
-from tests.unit.dataplane.asked import KEY, NOW_S, Clock, ask, sealer, snapshot
+from tests.unit.dataplane.asked import KEY, NOW_S, Clock, ask, sealer, snapshot, somebody
 
 ONE = {"github": "http://github.test/mcp"}
 CALL = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"x"}}'
@@ -160,8 +160,8 @@ def test_the_session_of_a_request_is_found_again() -> None:
 @pytest.mark.parametrize(
     ("target", "options"),
     [
-        ("/github/mcp", {"principal": Principal("someone", "")}),
-        ("/github/mcp", {"principal": Principal("anonymous", "acme")}),
+        ("/github/mcp", {"principal": somebody("someone")}),
+        ("/github/mcp", {"principal": somebody("anonymous", "acme")}),
         ("/github/mcp", {"host": "other.test"}),
         ("/other", {}),
     ],
@@ -227,7 +227,7 @@ def key_of(affinity: dict[str, str] | None, *fields: tuple[str, str], **options:
 def test_affinity_hashes_what_the_route_says() -> None:
     """Client address, principal with its tenant, or the value of a header in any case."""
     assert key_of({"by": "client_address"}) == "192.0.2.7"
-    assert key_of({"by": "principal"}, principal=Principal("p", "t")) == "t\0p"
+    assert key_of({"by": "principal"}, principal=somebody("p", "t")) == "t\0p"
     assert key_of({"by": "header", "header": "X-Shard"}, ("x-shard", "7")) == "7"
 
 

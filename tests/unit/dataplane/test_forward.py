@@ -276,3 +276,20 @@ async def test_a_full_pool_is_the_answer_when_there_is_no_other_server() -> None
             await walk(proxy, proxy.request())
         assert refused.value.headers == (("Retry-After", "1"),)
         slots.used = 0
+
+
+async def test_a_server_that_is_denied_is_never_asked() -> None:
+    """The next one is; with none left there is none."""
+    async with (
+        scripted_upstream() as denied,
+        scripted_upstream() as allowed,
+        proxying({"one": denied.url, "two": allowed.url}, routes=[route("one", "two")]) as proxy,
+    ):
+        request = proxy.request("/all")
+        request.ctx.denied = ["one"]
+        assert (await walk(proxy, request)).status == 200
+        assert (len(denied.seen), len(allowed.seen), request.ctx.tries) == (0, 1, 1)
+        request = proxy.request("/all")
+        request.ctx.denied = ["one", "two"]
+        with pytest.raises(NoServer):
+            await walk(proxy, request)

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.dataplane.affinity import ENDPOINT, SESSION
-from proxy.dataplane.context import Principal, RequestContext
+from proxy.dataplane.context import RequestContext
 from proxy.dataplane.legacy_sse import EndpointEvent, public_endpoint, target_of
 from proxy.errors import SessionGone, UpstreamFailed
-from tests.unit.dataplane.asked import ask, sealer, snapshot
+from tests.unit.dataplane.asked import ask, sealer, snapshot, somebody
 
 OLD: dict[str, Any] = {
     "old": {"url": "http://old.test:9000/deep/sse", "transport": "sse"},
@@ -154,8 +154,8 @@ def test_nothing_may_stand_beside_a_sealed_endpoint(form: str) -> None:
 @pytest.mark.parametrize(
     ("path", "options"),
     [
-        ("/old/sse", {"principal": Principal("someone", "")}),
-        ("/old/sse", {"principal": Principal("anonymous", "acme")}),
+        ("/old/sse", {"principal": somebody("someone")}),
+        ("/old/sse", {"principal": somebody("anonymous", "acme")}),
         ("/old/sse", {"host": "other.test"}),
         ("/old/mcp", {}),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -76,7 +77,7 @@ class Desk:
 def request(path: str = "/github/mcp", method: str = "POST", query: str = "") -> RequestContext:
     head = Head(method, path, query, 1, [], {}, "localhost", None, False, True, "", False)
     exchange = SimpleNamespace(head=head, peer="192.0.2.7")
-    return RequestContext(cast(Any, exchange), cast(Any, SimpleNamespace(generation=3)), 100.0)
+    return RequestContext(cast(Any, exchange), cast(Any, SimpleNamespace(generation=3, shared=None)), 100.0)
 
 
 def carries(ctx: RequestContext, method: str, target_kind: str = "", target: str = "", modern: bool = False) -> None:
@@ -106,8 +107,26 @@ def test_a_line_tells_the_whole_story_of_a_request() -> None:
         "route": "search-canary", "rpc_method": "tools/call", "target": "search_code", "messages": 1, "era": "legacy",
         "revision": "2025-11-25", "status": 200, "outcome": "ok", "reason": None, "detail": None, "duration_ms": 500.0,
         "first_byte_ms": 250.0, "bytes_in": 345, "bytes_out": 4567, "streamed": False,
-        "tries": 1, "client": "192.0.2.7", "generation": 3,
+        "tries": 1, "client": "192.0.2.7", "tenant": None, "principal": "anonymous", "key_id": None,
+        "impersonator": None, "generation": 3,
     }  # fmt: skip
+
+
+def test_a_line_names_who_asked() -> None:
+    """By ids that are no secrets."""
+    desk = Desk()
+    ctx = answered(desk)
+    ctx.principal = replace(
+        ctx.principal, id="key:abc", tenant="t1", tenant_slug="acme", key_id="def", impersonator="root"
+    )
+    desk.record(ctx)
+    line = desk.lines.only()
+    assert [line[name] for name in ("tenant", "principal", "key_id", "impersonator")] == [
+        "acme",
+        "key:abc",
+        "def",
+        "root",
+    ]
 
 
 def test_the_fields_and_outcomes_are_documented() -> None:

@@ -14,6 +14,7 @@ from proxy.dataplane.exchange import Headers
 from proxy.dataplane.legacy_sse import EndpointEvent
 from proxy.dataplane.rewrite import HeaderPlan, request_headers, response_headers
 from proxy.errors import UpstreamFailed
+from proxy.identity.credentials import CredentialReader
 from tests.unit.dataplane.asked import ask, sealer, snapshot
 
 URL = "https://api.github.test/v1/mcp"
@@ -64,6 +65,31 @@ def test_fields_pass_with_order_case_and_repeats(fields: Headers) -> None:
     """Whatever is not special reaches the upstream to the letter, behind Host, with nothing added."""
     fields = [pair for pair in fields if pair[0].lower() not in SINGLE]
     assert requested(*fields) == [("Host", "api.github.test"), *fields]
+
+
+@pytest.mark.parametrize("field", ["Authorization", "x-api-KEY"])
+def test_the_credential_that_was_used_stays_here(field: str) -> None:
+    """Whatever the case of its name; one that nobody used may be the server's and passes."""
+    ctx = ask(snapshot(PLAIN), "/github/mcp", (field, "Bearer t"), ("X-Other", "t"))
+    assert (field, "Bearer t") in sent(ctx)
+    ctx.consumed = frozenset((field.lower(),))
+    assert sent(ctx) == [("Host", "api.github.test"), ("X-Other", "t")]
+
+
+def test_session_cookies_stay_here_and_others_pass() -> None:
+    """Also where the session was not needed; a field with nothing left goes."""
+    ctx = ask(snapshot(PLAIN), "/github/mcp", ("cookie", "a=b; better-auth.session_token=x; c=d"))
+    assert ("cookie", "a=b; better-auth.session_token=x; c=d") in sent(ctx)
+    ctx.reader = CredentialReader("the secret of the front end")
+    assert sent(ctx)[1:] == [("cookie", "a=b; c=d")]
+    ctx = ask(snapshot(PLAIN), "/github/mcp", ("Cookie", "__Secure-better-auth.session_token=x"))
+    ctx.reader = CredentialReader("the secret of the front end")
+    assert sent(ctx)[1:] == []
+
+
+def test_cookies_that_the_operator_sets_replace_the_client_s() -> None:
+    """As every other field of `headers`."""
+    assert requested(("cookie", "a=b"), server={"headers": {"Cookie": "c=d"}})[1:] == [("Cookie", "c=d")]
 
 
 @given(FIELDS)

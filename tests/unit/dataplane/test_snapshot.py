@@ -59,7 +59,7 @@ def test_generations_are_counted_and_routes_know_the_new_servers() -> None:
     snapshot = proxy.configure(servers=servers(a=2), listen={"public_url": "https://mcp.test/tools"})
     assert (snapshot.generation, snapshot.public_prefix) == (2, "/tools")
     ctx = proxy.request("/a/mcp").ctx
-    route = snapshot.router.match(ctx)
+    route = snapshot.shared.match(ctx)
     assert route is not None
     assert route.selection.pick("", ()) is snapshot.upstreams["a"]
 
