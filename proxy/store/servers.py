@@ -35,7 +35,8 @@ WHERE '{CONFIGURATION_TAG}' = ANY (mcp_servers.tags) RETURNING id"""  # noqa: S6
 _COUNT: Final = "/* servers.count */ SELECT count(*) FROM mcp_servers WHERE tenant_id = $1"
 _LIST: Final = """\
 /* servers.list */ SELECT s.id, t.slug AS tenant, s.name, s.endpoint_url AS url, s.transport_type AS transport,
-s.is_enabled AS enabled, s.health_status AS health, ARRAY(SELECT jsonb_object_keys(s.headers)) AS headers, s.options,
+s.is_enabled AS enabled, s.health_status AS health,
+ARRAY(SELECT jsonb_object_keys(s.headers) ORDER BY 1) AS headers, s.options,
 s.tags, s.created_at
 FROM mcp_servers AS s JOIN tenants AS t ON t.id = s.tenant_id
 WHERE $1::text IS NULL OR t.slug = $1 ORDER BY t.slug, s.name"""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from tests.unit.store.administered import Administered, administered
 
 RING = PepperRing({4: b"a pepper of a test"})
 NOW = datetime.now(UTC)
-FULL = {
+FULL: dict[str, Any] = {
     "scopes": ("admin", "proxy"),
     "tier": "admin",
     "allowed_ips": ("10.0.0.0/8", "2001:db8::1/128"),

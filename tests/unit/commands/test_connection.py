@@ -1,0 +1,76 @@
+"""Which database a command works on, and what it says when there is none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.commands.conftest import Operator, waited
+from tests.unit.store.engine import execute, login_dsn, owner_dsn
+
+
+def rewrite(operator: Operator, postgres: dict[str, Any] | None, **more: object) -> None:
+    """Another configuration."""
+    config: dict[str, Any] = {"servers": {"a": {"url": "http://x/"}}, **more}
+    operator.config.write_text(json.dumps(config if postgres is None else {**config, "postgres": postgres}))
+
+
+def test_without_a_database_there_is_nowhere_to_keep_anything(operator: Operator) -> None:
+    """The sentence names the section."""
+    rewrite(operator, None)
+    for command in (("tenants", "list"), ("keys", "create", "--tenant", "a", "--name", "b"), ("migrate", "up")):
+        assert "no 'postgres'" in operator.refused(*command)
+    assert not (operator.config.parent / ".mcp-manager").exists()
+
+
+def test_a_database_that_is_away_is_a_sentence_without_its_password(operator: Operator) -> None:
+    """Also a wrong password."""
+    away = "postgresql://u:planted@127.0.0.1:1/x"
+    wrong = login_dsn(operator.database).replace("mcp_manager:", "mcp_manager:planted")
+    for dsn in (away, wrong):
+        rewrite(operator, {"dsn": dsn})
+        said = operator.refused("tenants", "list")
+        assert "cannot be reached" in said and "migrate status" in said
+        assert "planted" not in said
+
+
+def test_a_database_without_tables_says_what_to_do(operator: Operator) -> None:
+    """Nothing is migrated that was not asked for."""
+    waited(lambda: made("commands_bare"))
+    try:
+        rewrite(operator, {"dsn": owner_dsn("commands_bare")})
+        assert "migrate up" in operator.refused("tenants", "list")
+        assert "migrate up" in operator.refused("tenants", "create", "acme")
+    finally:
+        waited(lambda: dropped("commands_bare"))
+
+
+async def made(name: str) -> None:
+    """An empty database."""
+    await execute(owner_dsn("postgres"), f"CREATE DATABASE {name}")
+
+
+async def dropped(name: str) -> None:
+    """It is gone."""
+    await execute(owner_dsn("postgres"), f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def test_a_bad_configuration_is_told_as_everywhere(operator: Operator) -> None:
+    """With the file and the line."""
+    operator.config.write_text("servers: {a: {url: 'http://x/'}}\nnonsense: 1\n")
+    assert f"{operator.config}:2: nonsense: unknown key" in operator.refused("keys", "list")
+
+
+def test_the_embedded_server_cannot_be_used_by_everyone(
+    operator: Operator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without its wheel, or where no directory can be made."""
+    rewrite(operator, {"embedded": True}, state_dir="/proc/nowhere")
+    assert "cannot use /proc/nowhere" in operator.refused("tenants", "list")
+    assert "cannot use /proc/nowhere" in operator.refused("migrate", "status")
+    monkeypatch.setattr("proxy.store.embedded.EmbeddedPostgres.wheel", "no_such_wheel")
+    rewrite(operator, {"embedded": True}, state_dir=str(tmp_path / "state"))
+    assert "pip install" in operator.refused("tenants", "list")

@@ -1,0 +1,59 @@
+"""What commands read and print."""
+
+from __future__ import annotations
+
+import io
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.commands import console
+from proxy.commands.console import Misuse, printable, read_text, show_json, show_table
+
+
+def test_a_table_has_columns_of_equal_width(capsys: pytest.CaptureFixture[str]) -> None:
+    """None is a dash, lists are words, no line ends in blanks."""
+    show_table(("A", "LONGER"), [["aaa", None], [("x", "y"), ()], [1, "z"]])
+    assert capsys.readouterr().out == "A    LONGER\naaa  -\nx y  -\n1    z\n"
+
+
+def test_a_time_is_shown_as_people_write_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """To the minute, with the offset."""
+    show_table(("AT",), [[datetime(2026, 11, 22, 12, 30, 59, tzinfo=UTC)]])
+    assert datetime.fromisoformat(capsys.readouterr().out.splitlines()[1]) == datetime(2026, 11, 22, 12, 30, tzinfo=UTC)
+
+
+@given(st.text(max_size=100))
+def test_nothing_printable_moves_the_cursor(text: str) -> None:
+    """Escape sequences of a terminal least of all."""
+    shown = printable(text)
+    assert shown.isprintable() and len(shown) <= 64
+
+
+def test_json_holds_times_as_text(capsys: pytest.CaptureFixture[str]) -> None:
+    """RFC 3339."""
+    show_json({"at": datetime(2026, 11, 22, tzinfo=UTC)})
+    assert "2026-11-22T00:00:00+00:00" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"x" * 200])
+def test_a_file_that_is_no_text_or_too_large_is_refused(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Likewise standard input."""
+    monkeypatch.setattr(console, "_LARGEST", 100)
+    (tmp_path / "file").write_bytes(content)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+    for name in (str(tmp_path / "file"), "-"):
+        with pytest.raises(Misuse, match=r"^the file (is not UTF-8|cannot be read)"):
+            read_text(name)
+
+
+def test_a_mark_at_the_beginning_is_no_part_of_a_text(tmp_path: Path) -> None:
+    """Editors of one system write it."""
+    (tmp_path / "file").write_bytes(b"\xef\xbb\xbfx")
+    assert read_text(str(tmp_path / "file")) == "x"
