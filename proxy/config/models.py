@@ -16,7 +16,7 @@ from proxy.config.auth import Auth
 from proxy.config.fields import FieldName, FieldValue, File, Model, Name, Strategy, Url, once
 from proxy.config.listening import Admin, Drain, Limits, Listen, ListenTimeouts, Log, Metrics, Sessions, Tls
 from proxy.config.routes import Affinity, Mirror, Route, RouteServer, When
-from proxy.config.stores import Postgres, Redis
+from proxy.config.stores import Postgres, Redis, Registry
 from proxy.config.units import Duration, PositiveDuration
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "Pool",
     "Postgres",
     "Redis",
+    "Registry",
     "Route",
     "RouteServer",
     "Server",
@@ -135,6 +136,8 @@ class Config(Model):
     """Who may use the proxy."""
     postgres: Postgres | None = None
     """The database with tenants, credentials and registry; absent: everyone is anonymous."""
+    registry: Registry = Registry()
+    """What tenants keep in PostgreSQL."""
     redis: Redis | None = None
     """Where replicas count together; absent: each counts for itself."""
     state_dir: Annotated[File, Field(validate_default=True)] = ".mcp-manager"

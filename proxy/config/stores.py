@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from proxy.config.fields import Model, Secret
+from proxy.config.fields import Model, Networks, Secret
 from proxy.config.units import PositiveDuration
 
 _DSN_SCHEMES: Final = ("postgresql", "postgres")
@@ -98,6 +98,14 @@ class Postgres(Model):
         if not self.embedded and self.dsn is None:
             raise ValueError("needs a 'dsn', or 'embedded: true'")
         return self
+
+
+class Registry(Model):
+    """Servers, routes and rules that tenants keep in PostgreSQL."""
+
+    private_networks: Networks = ()
+    """Networks in which servers of tenants may stand although they are not public; servers of this file, and those
+    that all tenants share, may stand anywhere."""
 
 
 class Redis(Model):

@@ -34,6 +34,8 @@ from proxy.dataplane.connector import (
     Request,
     Response,
     Slots,
+    path_of,
+    text_of,
     tls_context,
     watch_end,
 )
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from aiohttp.connector import Connection
 
     from proxy.config.models import Server
+    from proxy.config.reachable import Reachable
     from proxy.dataplane.deadlines import Deadlines
     from proxy.dataplane.exchange import Headers
     from proxy.metrics import ServerMetrics
@@ -125,7 +128,12 @@ class UpstreamResponse:
 class UpstreamClient:
     """Sends requests to one server. Made without I/O; connects with the first request."""
 
-    def __init__(self, config: Server, metrics: ServerMetrics, deadlines: Deadlines) -> None:
+    def __init__(
+        self, config: Server, metrics: ServerMetrics, deadlines: Deadlines, reachable: Reachable | None = None
+    ) -> None:
+        """`reachable`: where the server may stand; None: anywhere."""
+        self.reachable = reachable
+        self.new_socket = tcp.new_socket if reachable is None else tcp.guarded(reachable)
         self.metrics = metrics
         self._config = config
         self._deadlines = deadlines
@@ -135,7 +143,7 @@ class UpstreamClient:
         parts = urlsplit(config.url)
         parts = parts._replace(scheme=_HTTP_SCHEME.get(parts.scheme, parts.scheme))
         self._url = URL(parts.geturl(), encoded=True)
-        self._path = _path_of(config.url)
+        self._path = path_of(config.url)
         self.tls = tls_context(config) if parts.scheme == "https" else None
         self._timeout = aiohttp.ClientTimeout(total=None, connect=config.timeouts.connect)
         self._connector: Connector | None = None
@@ -183,7 +191,7 @@ class UpstreamClient:
         self, method: str, target: str, headers: Headers, body: bytes, connector: Connector
     ) -> UpstreamResponse:
         """Head and body in one write, then the head of the answer."""
-        lines = [f"{method} {_path_of(target) if target else self._path} HTTP/1.1\r\n"]
+        lines = [f"{method} {path_of(target) if target else self._path} HTTP/1.1\r\n"]
         lines += [f"{name}: {value}\r\n" for name, value in headers]
         lines.append("\r\n")
         head = "".join(lines).encode()
@@ -210,7 +218,7 @@ class UpstreamClient:
             watch_end(protocol, content)
         ends_with = protocol if Response.ends_with_connection(message.headers, content) else None
         response = UpstreamResponse(
-            self, message.code, _text(message.raw_headers), content, ends_with, connection.close
+            self, message.code, text_of(message.raw_headers), content, ends_with, connection.close
         )
         content.on_eof(connection.release)
         return response
@@ -245,7 +253,7 @@ class UpstreamClient:
             response.close()
             raise UpstreamFailed("status")
         self._keepalive.learn(response.headers.get("Keep-Alive", ""))
-        fields, content = _text(response.raw_headers), response.content
+        fields, content = text_of(response.raw_headers), response.content
         assert isinstance(response, Response)  # noqa: S101 - the session makes no others
         ends_with = response.protocol if Response.ends_with_connection(response.headers, content) else None
         return UpstreamResponse(self, response.status, fields, content, ends_with, response.close)
@@ -283,17 +291,5 @@ class UpstreamClient:
             keepalive_timeout=max(self._config.pool.keepalive, 0.001),
             ssl=tls,
             ttl_dns_cache=10,
-            socket_factory=tcp.new_socket,
+            socket_factory=self.new_socket,
         )
-
-
-def _text(raw: tuple[tuple[bytes, bytes], ...]) -> Headers:
-    """Fields as they came; aiohttp's parsed ones have names in a case of its own."""
-    return [(name.decode(), value.decode("utf-8", "surrogateescape")) for name, value in raw]
-
-
-def _path_of(url: str) -> str:
-    """The request target in origin form (RFC 9112 section 3.2.1)."""
-    parts = urlsplit(url)
-    path = parts.path or "/"
-    return f"{path}?{parts.query}" if parts.query else path

@@ -15,6 +15,7 @@ from contextlib import suppress
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 import aiohttp
 from multidict import CIMultiDict
@@ -240,3 +241,15 @@ class Slots:
                 waiter.set_result(None)
                 return
         self.used -= 1
+
+
+def text_of(raw: tuple[tuple[bytes, bytes], ...]) -> Headers:
+    """Fields as they came; aiohttp's parsed ones have names in a case of its own."""
+    return [(name.decode(), value.decode("utf-8", "surrogateescape")) for name, value in raw]
+
+
+def path_of(url: str) -> str:
+    """The request target in origin form (RFC 9112 section 3.2.1)."""
+    parts = urlsplit(url)
+    path = parts.path or "/"
+    return f"{path}?{parts.query}" if parts.query else path

@@ -11,6 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from proxy.config.reachable import Reachable
 from proxy.dataplane.client import UpstreamClient
 from proxy.dataplane.origin import OriginPolicy
 from proxy.dataplane.router import CompiledRoute, Router, Traits
@@ -147,8 +148,9 @@ class SnapshotBuilder:
         snapshot.shared = compiled.router
         snapshot.wellknown = Wellknown.compile(config, estates.shared.routes, shared)
         earlier = previous.tenants if previous is not None and previous.compiled is compiled else {}
+        reachable = Reachable(config.registry.private_networks)
         for tenant, estate in estates.tenants.items():
-            own = self._upstreams(estate, known)
+            own = self._upstreams(estate, known, reachable)
             snapshot.upstreams.update((upstream.name, upstream) for upstream in own.values())
             before = earlier.get(tenant)
             routes = self._compiled(estate, ChainMap(own, shared), before.own if before is not None else None, own)
@@ -169,25 +171,32 @@ class SnapshotBuilder:
         router = Router.compile(estate.routes, upstreams, self._now, self._draw, own)
         return Compiled(estate, upstreams, router)
 
-    def _upstreams(self, estate: Estate, known: Mapping[str, Upstream]) -> dict[str, Upstream]:
+    def _upstreams(
+        self, estate: Estate, known: Mapping[str, Upstream], reachable: Reachable | None = None
+    ) -> dict[str, Upstream]:
         """The servers of an estate by the names that its routes use."""
         upstreams: dict[str, Upstream] = {}
         for name, owned in estate.servers.items():
             full_name = f"{estate.slug}/{name}" if estate.tenant != SYSTEM_TENANT else name
-            upstream = self._upstream(full_name, owned.config, known.get(full_name))
+            upstream = self._upstream(full_name, owned.config, known.get(full_name), reachable)
             place = Place(name, owned.id, estate.tenant)
             if upstream.place != place:
                 upstream.place = place
             upstreams[name] = upstream
         return upstreams
 
-    def _upstream(self, name: str, server: Server, known: Upstream | None) -> Upstream:
+    def _upstream(self, name: str, server: Server, known: Upstream | None, reachable: Reachable | None) -> Upstream:
         """The one that is there, when nothing about it changed, else a new one."""
         certificates = _certificates(server)
-        if known is not None and known.config == server and known.certificates == certificates:
+        if (
+            known is not None
+            and known.config == server
+            and known.certificates == certificates
+            and known.client.reachable == reachable
+        ):
             return known
         metrics = self._metrics.server(name)
-        upstream = Upstream(name, server, UpstreamClient(server, metrics, self._deadlines), metrics)
+        upstream = Upstream(name, server, UpstreamClient(server, metrics, self._deadlines, reachable), metrics)
         upstream.certificates = certificates
         return upstream
 

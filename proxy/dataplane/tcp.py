@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
-from typing import Any, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from proxy.config.reachable import Reachable
+
+NewSocket = Callable[[tuple[Any, ...]], socket.socket]
+"""Makes the socket for an entry of `getaddrinfo`."""
 
 #: Idle for 30 s, then 3 probes 10 s apart; unacknowledged data ends a connection after 60 s (milliseconds). Without
 #: them an idle stream to a host that lost power would stay open for ever.
@@ -25,9 +33,44 @@ def set_options(sock: socket.socket) -> None:
             sock.setsockopt(level, option, value)
 
 
+def guarded(reachable: Reachable) -> NewSocket:
+    """Like `new_socket`, for permitted addresses only. Raises PermissionError, which is an OSError, for others."""
+
+    def new(address: tuple[Any, ...]) -> socket.socket:
+        if not reachable.permits(str(address[4][0])):
+            raise PermissionError("an address that servers of tenants may not have")
+        return new_socket(address)
+
+    return new
+
+
 def new_socket(address: tuple[Any, ...]) -> socket.socket:
     """A socket for an entry of `getaddrinfo`, options set; connecting is the caller's."""
     family, kind, protocol = address[:3]
     sock = socket.socket(family, kind, protocol)
     set_options(sock)
     return sock
+
+
+async def connect(host: str, port: int, new: NewSocket) -> socket.socket:
+    """A connection to one of the addresses of `host`, in the order in which they are found. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    error = OSError("no address")
+    for address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        try:
+            sock = new(address)
+        except OSError as refusal:
+            error = refusal
+            continue
+        try:
+            sock.setblocking(False)
+            await loop.sock_connect(sock, address[4])
+        except OSError as failure:
+            sock.close()
+            error = failure
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    raise error

@@ -11,6 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
+from proxy.dataplane import tcp
 from proxy.dataplane.handshake import HEAD_BYTES, read_body, read_head
 from proxy.errors import ConnectFailed, Refusal, UpstreamFailed, UpstreamTimeout
 
@@ -211,8 +212,7 @@ async def _connect(
     try:
         async with asyncio.timeout(upstream.config.timeouts.connect):
             return await asyncio.open_connection(
-                host,
-                port or (443 if secure else 80),
+                sock=await tcp.connect(host, port or (443 if secure else 80), upstream.client.new_socket),
                 limit=HEAD_BYTES,
                 ssl=tls,
                 server_hostname=host if tls is not None else None,

@@ -5,10 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import time
+from ipaddress import ip_network
 
 import pytest
+from prometheus_client import CollectorRegistry
 
+from proxy.config.models import Server
+from proxy.config.reachable import Reachable
 from proxy.dataplane import tcp
+from proxy.dataplane.client import UpstreamClient
+from proxy.dataplane.deadlines import Deadlines
+from proxy.errors import ConnectFailed
+from proxy.metrics import Metrics
 from tests.harness import RawClient, post, scripted_upstream
 from tests.inprocess import running_app
 
@@ -51,3 +60,39 @@ def _dup(transport: asyncio.Transport) -> socket.socket:
     sock = transport.get_extra_info("socket")
     assert sock is not None
     return sock
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_a_guarded_socket_is_for_permitted_addresses_only(address: str) -> None:
+    """Whatever name led there."""
+    entry = (socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM, 0, "", (address, 80))
+    with pytest.raises(PermissionError):
+        tcp.guarded(Reachable())(entry)
+    permitted = Reachable((ip_network("127.0.0.0/8"), ip_network("::1/128")))
+    with contextlib.closing(tcp.guarded(permitted)(entry)) as sock:
+        assert _options(sock) == WANTED
+
+
+async def test_a_connection_is_made_to_the_first_address_that_answers() -> None:
+    """One that is not permitted or refuses is passed over; when none is left, the last reason is told."""
+    async with scripted_upstream() as upstream:
+        with contextlib.closing(await tcp.connect("localhost", upstream.port, tcp.new_socket)) as sock:
+            assert sock.getpeername()[1] == upstream.port
+        with pytest.raises(PermissionError):
+            await tcp.connect("localhost", upstream.port, tcp.guarded(Reachable()))
+    with pytest.raises(ConnectionRefusedError):
+        await tcp.connect("127.0.0.1", upstream.port, tcp.new_socket)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_a_server_of_a_tenant_is_not_reached_inside(host: str) -> None:
+    """By its address or by a name that leads there: 502, and nothing was sent; permitted, it is."""
+    async with scripted_upstream() as upstream:
+        config = Server.model_validate({"url": f"http://{host}:{upstream.port}/mcp"})
+        metrics = Metrics(CollectorRegistry(), 10, str).server("own")
+        for reachable, reached in ((Reachable(), False), (Reachable((ip_network("127.0.0.0/8"),)), True)):
+            client = UpstreamClient(config, metrics, Deadlines(time.monotonic), reachable)
+            with contextlib.nullcontext() if reached else pytest.raises(ConnectFailed):
+                (await client.send("POST", "", [("Host", "h")], b"{}")).close()
+            await client.close()
+            assert bool(upstream.seen) is reached

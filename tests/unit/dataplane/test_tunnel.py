@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from proxy.config.models import Limits, Server
+from proxy.dataplane import tcp
 from proxy.dataplane.client import UpstreamClient
 from proxy.dataplane.exchange import Headers
 from proxy.dataplane.head import parse_head
@@ -41,7 +42,7 @@ def upstream_at(port: int, scheme: str = "ws", tls: ssl.SSLContext | None = None
     config = Server.model_validate(
         {"url": f"{scheme}://127.0.0.1:{port}/ws", "transport": "websocket", "timeouts": {"connect": connect}}
     )
-    client = cast("UpstreamClient", SimpleNamespace(tls=tls))
+    client = cast("UpstreamClient", SimpleNamespace(tls=tls, new_socket=tcp.new_socket))
     return Upstream("live", config, client, ServerMetrics("live", str))
 
 
