@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from proxy.dataplane.lists import keep_nothing
 from proxy.dataplane.mirror import Mirrors
 from proxy.dataplane.streams import Streams
+
+if TYPE_CHECKING:
+    from proxy.dataplane.lessons import Lessons
+    from proxy.dataplane.lists import Keeps
 
 
 class Parts(NamedTuple):
@@ -16,3 +21,7 @@ class Parts(NamedTuple):
     mirrors: Mirrors
     clock: Callable[[], float]
     """Monotonic seconds."""
+    keeps: Keeps = keep_nothing
+    """Says of an answer which items of its lists the client may use."""
+    lessons: Lessons | None = None
+    """Keeps lists that pass; None: nothing is learned."""

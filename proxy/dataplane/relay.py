@@ -1,7 +1,9 @@
 """Bringing the upstream's answer to the client, piece by piece as it comes (design sections 4.1 and 4.3).
 
 Nothing is buffered beyond what the transport holds, nothing is added, and an answer that breaks off upstream resets
-the client's connection: it never ends as if it were complete.
+the client's connection: it never ends as if it were complete. The exception are answers with lists on a route that
+filters them (`lists.py`): JSON is read whole, events one by one. Lists are also kept for learning (`lessons.py`), as
+the server sent them.
 """
 
 from __future__ import annotations
@@ -10,53 +12,112 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from proxy.dataplane.client import Truncated
+from proxy.dataplane.lists import (
+    FilteredEvents,
+    asks_for_lists,
+    check_readable,
+    filtered_answer,
+    is_filtered,
+    rewritten_headers,
+)
 from proxy.dataplane.rewrite import response_headers
+from proxy.errors import Refusal, UpstreamFailed, UpstreamTimeout
+from proxy.identity.list_filter import MAX_BYTES
 
 if TYPE_CHECKING:
     from proxy.dataplane.client import UpstreamResponse
     from proxy.dataplane.context import RequestContext
+    from proxy.dataplane.exchange import Headers
+    from proxy.dataplane.lessons import Answer
     from proxy.dataplane.parts import Parts
     from proxy.dataplane.streams import OpenStream
 
 
 async def relay(ctx: RequestContext, response: UpstreamResponse, parts: Parts) -> None:
-    """Write head and body of `response` to the client. Sets `ctx.outcome` when the body does not come to its end."""
-    upstream = ctx.upstream
+    """Write head and body of `response` to the client. Sets `ctx.outcome` when the body does not come to its end.
+
+    Raises UpstreamFailed for an answer that cannot pass, and for one that broke off or fell silent before anything of
+    it was sent.
+    """
+    upstream, route = ctx.upstream, ctx.route
     assert upstream is not None  # noqa: S101 - forward() names it before it asks for an answer
     ctx.status = response.status
-    ctx.exchange.start(response.status, response_headers(ctx, response.status, response.headers))
+    headers = response_headers(ctx, response.status, response.headers)
     idle_s = upstream.config.timeouts.idle
+    events = _is_event_stream(response)
+    overheard = None
+    if parts.lessons is not None and asks_for_lists(ctx):
+        overheard = parts.lessons.overhear(ctx, response)
+    answer: Answer = overheard or response
     try:
-        if _is_event_stream(response):
-            await _relay_events(ctx, response, parts, idle_s)
+        if route is not None and route.filter_lists and is_filtered(ctx, response.status, events=events):
+            await _relay_filtered(ctx, headers, answer, parts, events)
+            return
+        ctx.exchange.start(response.status, headers)
+        if events:
+            await _relay_events(ctx, answer, parts, idle_s)
         else:
-            await _copy(ctx, response, idle_s)
+            await _copy(ctx, answer, idle_s)
     except Truncated:
-        ctx.outcome = "upstream_truncated"
-        ctx.exchange.abort()
+        _break_off(ctx, "upstream_truncated", UpstreamFailed("truncated"))
     except TimeoutError:
-        ctx.outcome = "timeout"
-        ctx.exchange.abort()
+        _break_off(ctx, "timeout", UpstreamTimeout("idle"))
+    finally:
+        if overheard is not None:
+            overheard.close()
 
 
-async def _copy(ctx: RequestContext, response: UpstreamResponse, idle_s: float) -> None:
+def _break_off(ctx: RequestContext, outcome: str, refusal: Refusal) -> None:
+    """An answer does not come to its end: refused while nothing of it was sent, else never to look complete."""
+    if not ctx.exchange.started:
+        raise refusal from None
+    ctx.outcome = outcome
+    ctx.exchange.abort()
+
+
+async def _relay_filtered(ctx: RequestContext, headers: Headers, answer: Answer, parts: Parts, events: bool) -> None:
+    """An answer without the items of its lists that the client may not use; an unfiltered one never passes."""
+    upstream = ctx.upstream
+    assert upstream is not None  # noqa: S101 - as above
+    idle_s = upstream.config.timeouts.idle
+    check_readable(headers)
+    keep = parts.keeps(ctx, upstream)
+    if events:
+        ctx.exchange.start(ctx.status, rewritten_headers(headers))
+        await _relay_events(ctx, FilteredEvents(answer, keep), parts, idle_s)
+        return
+    headers, body = filtered_answer(ctx.status, headers, await _whole(answer, idle_s), keep)
+    ctx.bytes_out += len(body)
+    ctx.exchange.respond(ctx.status, headers, body)
+
+
+async def _whole(answer: Answer, idle_s: float) -> bytes:
+    body = bytearray(answer.read_nowait())
+    while not answer.ended and len(body) <= MAX_BYTES:
+        body += await _next(answer, idle_s)
+    if len(body) > MAX_BYTES:
+        raise UpstreamFailed("a list too large to be filtered")
+    return bytes(body)
+
+
+async def _copy(ctx: RequestContext, answer: Answer, idle_s: float) -> None:
     """Chunk in, chunk out. The last piece and the end of the message share one write, as do head and first piece."""
     exchange = ctx.exchange
-    chunk = response.read_nowait()
-    if not chunk and not response.ended:
+    chunk = answer.read_nowait()
+    if not chunk and not answer.ended:
         exchange.flush()
-        chunk = await _next(response, idle_s)
-    while not response.ended:
+        chunk = await _next(answer, idle_s)
+    while not answer.ended:
         ctx.bytes_out += len(chunk)
         exchange.write(chunk)
         if exchange.paused:
             await exchange.drain()
-        chunk = await _next(response, idle_s)
+        chunk = await _next(answer, idle_s)
     ctx.bytes_out += len(chunk)
     exchange.finish(chunk)
 
 
-async def _relay_events(ctx: RequestContext, response: UpstreamResponse, parts: Parts, idle_s: float) -> None:
+async def _relay_events(ctx: RequestContext, answer: Answer, parts: Parts, idle_s: float) -> None:
     """An SSE answer: like `_copy`, but it knows where an event ends, so that a drain never cuts one."""
     upstream = ctx.upstream
     assert upstream is not None  # noqa: S101 - as above
@@ -67,9 +128,9 @@ async def _relay_events(ctx: RequestContext, response: UpstreamResponse, parts: 
         if stream.ending:  # it begins in a drain
             _end_drained(ctx, stream)
             return
-        chunk = await _first_event(ctx, response, idle_s)
+        chunk = await _first_event(ctx, answer, idle_s)
         ctx.first_byte_at = parts.clock()
-        await _copy_events(ctx, response, stream, idle_s, chunk)
+        await _copy_events(ctx, answer, stream, idle_s, chunk)
     except asyncio.CancelledError:
         task = asyncio.current_task()
         if stream.cut or not stream.ending or ctx.exchange.gone or task is None:
@@ -81,25 +142,23 @@ async def _relay_events(ctx: RequestContext, response: UpstreamResponse, parts: 
         parts.streams.close(stream)
 
 
-async def _first_event(ctx: RequestContext, response: UpstreamResponse, idle_s: float) -> bytes:
+async def _first_event(ctx: RequestContext, answer: Answer, idle_s: float) -> bytes:
     """The first bytes of the stream; its head goes out before them when they are not here yet."""
-    chunk = response.read_nowait()
-    if not chunk and not response.ended:
+    chunk = answer.read_nowait()
+    if not chunk and not answer.ended:
         ctx.exchange.flush()
-        chunk = await _next(response, idle_s)
+        chunk = await _next(answer, idle_s)
     return chunk
 
 
-async def _copy_events(
-    ctx: RequestContext, response: UpstreamResponse, stream: OpenStream, idle_s: float, chunk: bytes
-) -> None:
+async def _copy_events(ctx: RequestContext, answer: Answer, stream: OpenStream, idle_s: float, chunk: bytes) -> None:
     exchange, tracker, endpoint = ctx.exchange, stream.tracker, ctx.endpoint
-    while chunk or not response.ended:
+    while chunk or not answer.ended:
         if endpoint is not None:
             chunk = endpoint.feed(chunk)
         ctx.bytes_out += len(chunk)
         tracker.feed(chunk)
-        if response.ended:
+        if answer.ended:
             exchange.finish(chunk)
             return
         exchange.write(chunk)
@@ -108,15 +167,15 @@ async def _copy_events(
         if stream.ending and tracker.at_boundary:
             _end_drained(ctx, stream)
             return
-        chunk = await _next(response, idle_s)
+        chunk = await _next(answer, idle_s)
     exchange.finish()
 
 
-async def _next(response: UpstreamResponse, idle_s: float) -> bytes:
+async def _next(answer: Answer, idle_s: float) -> bytes:
     if not idle_s:
-        return await response.read()
+        return await answer.read()
     async with asyncio.timeout(idle_s):
-        return await response.read()
+        return await answer.read()
 
 
 def _end_drained(ctx: RequestContext, stream: OpenStream) -> None:
