@@ -162,6 +162,7 @@ class Bridge:
         ctx = ask(self._snapshot, "/live/mcp", method="GET")
         ctx.head, ctx.fields = head, head.fields
         assert ctx.upstream is not None
+        ctx.upstream.client = cast("UpstreamClient", SimpleNamespace(tls=None, new_socket=tcp.new_socket))
         tunnel = await open_tunnel(ctx.upstream, request_headers(ctx, ctx.upstream), "", 5.0)
         fields = [
             *response_headers(ctx, tunnel.status, tunnel.headers),
