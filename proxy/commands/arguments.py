@@ -106,7 +106,7 @@ def _add_keys(actions: Commands) -> None:
     create = add_command(actions, "create", _keys, "make a key; it is printed once, and kept nowhere")
     _add_tenant(create)
     create.add_argument("--name", type=values.name, required=True, help="what it is for")
-    create.add_argument("--user", metavar="ID", help="the user in whose name it acts")
+    create.add_argument("--user", metavar="ID", type=values.name, help="the user in whose name it acts")
     _add_scope(create)
     create.add_argument("--tier", choices=_TIERS, default="user", help="decides the default limits (default: user)")
     _add_several(create, "--allow-ip", "NETWORK", values.network, "address or network it may be used from")

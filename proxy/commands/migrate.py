@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
-from pathlib import Path
 
-from proxy.commands.connection import carried_out, postgres_of
+from proxy.commands.connection import carried_out, owner_dsn
 from proxy.commands.console import DONE, load_config
 from proxy.config.models import Config
-from proxy.store.lifecycle import embedded_postgres
 from proxy.store.migrate import migrator
 
 
@@ -22,19 +20,8 @@ def run(given: Namespace) -> int:
 
 
 async def _migrated_as_configured(given: Namespace, config: Config) -> list[str]:
-    postgres = postgres_of(config)
-    dsn = postgres.owner_dsn or postgres.dsn
-    if dsn is not None:
-        return await _migrated(given, dsn.get_secret_value())
-    server = embedded_postgres(Path(config.state_dir))
-    await server.start_or_join()
-    try:
-        lines = await _migrated(given, server.owner_dsn)
-        if given.action == "up":
-            await server.allow()
-        return lines
-    finally:
-        await server.stop()
+    async with owner_dsn(config) as dsn:
+        return await _migrated(given, dsn)
 
 
 async def _migrated(given: Namespace, dsn: str) -> list[str]:

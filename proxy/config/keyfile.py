@@ -13,6 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+#: Others may pass through the directory: an embedded server of a proxy that runs as root is another user.
+_DIRECTORY_MODE: Final = 0o711
 _RANDOM_BYTES: Final = 32
 #: Characters of a file that are read, and that a secret has at least.
 _LONGEST: Final = 4096
@@ -30,7 +32,7 @@ def load_or_create(path: Path, make: Callable[[], str] = random_secret) -> bytes
     Raises OSError when the file cannot be made or read, and PermissionError when everyone on the machine may read it.
     """
     if not path.exists():
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.parent.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
         _create(path, make())
     return _read(path)
 

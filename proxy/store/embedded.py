@@ -26,6 +26,10 @@ _OWNER: Final = "postgres"
 _LOGIN: Final = "mcp_manager"
 #: Roles that migrations make; the login takes them on per transaction.
 _GROUPS: Final = ("mcp_manager_app", "mcp_manager_audit", "mcp_manager_admin", "mcp_manager_sync")
+#: The last one is what asyncpg raises when the server ends in the middle of something.
+_FAILURES: Final = (
+    OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError
+)  # fmt: skip
 _ANSWER_S: Final = 2.0
 _STATEMENT_S: Final = 30.0
 _SETTINGS: Final = {
@@ -131,7 +135,7 @@ class EmbeddedPostgres(ChildServer):
                     await connection.execute(row[0])
             finally:
                 connection.terminate()
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except _FAILURES as error:
             raise EmbeddedError(f"embedded {self.name} does not do as asked: {type(error).__name__}") from None
 
 
@@ -139,7 +143,7 @@ async def _connects(dsn: str) -> bool:
     """Whether a client gets in."""
     try:
         connection = await asyncpg.connect(dsn, timeout=_ANSWER_S)
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    except _FAILURES:
         return False
     connection.terminate()
     return True

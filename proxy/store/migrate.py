@@ -42,7 +42,10 @@ _TABLE_S: Final = 10
 _NOTE_S: Final = 15.0
 #: Longest single statement: an index on a big table takes its time, a server that is gone does not answer at all.
 _STATEMENT_S: Final = 3600.0
-_FAILURES: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+#: The last one is what asyncpg raises when the server ends in the middle of something.
+_FAILURES: Final = (
+    OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError
+)  # fmt: skip
 
 _CREATE: Final = """\
 CREATE TABLE IF NOT EXISTS schema_migrations (version varchar NOT NULL PRIMARY KEY);
@@ -233,7 +236,7 @@ async def migrator(dsn: str, folder: Traversable | None = None) -> AsyncIterator
     try:
         await _take_turn(connection)
         yield Migrator(connection, migrations)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         raise MigrationError(f"PostgreSQL refused: {_plain(error)}") from None
     finally:
         with suppress(*_FAILURES):

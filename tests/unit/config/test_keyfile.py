@@ -12,13 +12,13 @@ from proxy.config.keyfile import load_or_create, random_secret
 
 
 def test_a_secret_is_made_once_and_only_for_us(tmp_path: Path) -> None:
-    """The file is readable by its owner alone, and every later start reads the same secret."""
+    """The file is readable by its owner alone, nobody else can list the directory, every later start reads the same."""
     path = tmp_path / "state" / "deep" / "some.key"
     secret = load_or_create(path)
     assert len(secret) == 64
     assert load_or_create(path) == secret
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o711
     assert [entry.name for entry in path.parent.iterdir()] == ["some.key"]
 
 
