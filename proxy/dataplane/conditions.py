@@ -15,11 +15,14 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from proxy.dataplane.globs import Glob, GlobTable, keys_decide, keys_of
-from proxy.dataplane.networks import Address, NetworkTable, network_keys, parse_address
+from proxy.dataplane.networks import NetworkTable, network_keys
+from proxy.identity.addresses import Address, read_number
+from proxy.identity.principal import read_scopes
 
 if TYPE_CHECKING:
     from proxy.config.models import When
     from proxy.config.units import RevisionRange, TimeWindow
+    from proxy.identity.principal import Principal
     from proxy.mcp.envelope import Message
 
 _REVISION: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -56,6 +59,11 @@ class Traits(Protocol):
     @property
     def client_ip(self) -> str:
         """Address of the client, without port."""
+        ...
+
+    @property
+    def principal(self) -> Principal:
+        """Who asks."""
         ...
 
     @property
@@ -133,6 +141,16 @@ class Within(Condition):
         return address is not None and bool(self._table.lookup(address))
 
 
+class HasScope(Condition):
+    """The principal has one of these scopes. It may have several, which no axis can tell."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._lacks = read_scopes(tuple(names)).isdisjoint
+
+    def holds(self, traits: Traits) -> bool:
+        return not self._lacks(traits.principal.scopes)
+
+
 class Revision(Condition):
     """The protocol revision lies in the range; a word that is no date lies in none."""
 
@@ -193,7 +211,7 @@ def _field(name: str) -> Axis:
 
 
 def _address(traits: Traits) -> Address | None:
-    return parse_address(traits.client_ip)
+    return read_number(traits.client_ip)
 
 
 _HOST: Final = Axis("host", lambda traits: traits.host, dict)
@@ -202,6 +220,10 @@ _TOOL: Final = Axis("tool", _target("tool"), GlobTable)
 _PROMPT: Final = Axis("prompt", _target("prompt"), GlobTable)
 _RESOURCE: Final = Axis("resource", _target("resource"), GlobTable)
 _CLIENT_IP: Final = Axis("client_ip", _address, NetworkTable)
+#: The empty text stands for what the principal has not; no condition asks for it.
+_TENANT: Final = Axis("tenant", lambda traits: traits.principal.tenant_slug, dict)
+_KEY: Final = Axis("key", lambda traits: traits.principal.key_id, dict)
+_TIER: Final = Axis("tier", lambda traits: traits.principal.tier, dict)
 
 
 class Surroundings(NamedTuple):
@@ -216,6 +238,10 @@ class Surroundings(NamedTuple):
 #: Every key of `when`, in the order in which the conditions of a route are asked: cheap ones first, the draw last.
 _KINDS: Final[Mapping[str, Callable[[Any, Surroundings], Iterable[Condition]]]] = {
     "host": lambda hosts, _: [OneOf(_HOST, map(str.lower, hosts))],
+    "tenant": lambda slugs, _: [OneOf(_TENANT, slugs)],
+    "key": lambda ids, _: [OneOf(_KEY, ids)],
+    "tier": lambda tiers, _: [OneOf(_TIER, tiers)],
+    "scope": lambda names, _: [HasScope(names)],
     "method": lambda methods, _: [OneOf(_METHOD, methods)],
     "header": lambda fields, _: [OneOf(_field(name), values) for name, values in fields.items()],
     "tool": lambda globs, _: [Matching(_TOOL, globs)],

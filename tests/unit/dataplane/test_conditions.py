@@ -1,5 +1,6 @@
 """Each condition of a route: what satisfies it, and that what is not known never does."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from proxy.config.models import When
 from proxy.dataplane import conditions
 from proxy.dataplane.conditions import Surroundings, compile_when
+from proxy.identity.principal import Scope, Source, anonymous
 from proxy.mcp.envelope import Kind, Message
 from proxy.mcp.methods import Access
 
@@ -21,7 +23,13 @@ def message(method: str = "tools/call", kind: str = "tool", target: str = "searc
 
 def request(**facts: Any) -> SimpleNamespace:
     known = {"path": "/a", "host": "mcp.example.com", "fields": {}, "message": None, "revision": "", "client_ip": ""}
-    return SimpleNamespace(**{"draws": None} | known | facts)
+    return SimpleNamespace(**{"draws": None, "principal": anonymous()} | known | facts)
+
+
+def asked_by(**facts: Any) -> dict[str, Any]:
+    """The principal of a key of acme, or what is said of it."""
+    known = {"tenant_slug": "acme", "tier": "user", "key_id": "0123456789aB", "source": Source.KEY}
+    return {"principal": replace(anonymous(), **known | facts)}
 
 
 def satisfied(when: dict[str, Any], draw: float = 0.5, now: datetime = NOON, **facts: Any) -> bool:
@@ -76,6 +84,19 @@ def test_the_draw_comes_last() -> None:
         ({"protocol": ">=2026-07-28"}, {"revision": "2026-07-28"}, True),
         ({"protocol": ">=2026-07-28"}, {"revision": "2025-11-25"}, False),
         ({"protocol": "2025-06-18"}, {"revision": "2025-06-18"}, True),
+        ({"tenant": "acme"}, asked_by(), True),
+        ({"tenant": ["other", "acme"]}, asked_by(), True),
+        ({"tenant": "Acme"}, asked_by(), False),
+        ({"tenant": "acme"}, asked_by(tenant_slug="acme-corp"), False),
+        ({"key": "0123456789aB"}, asked_by(), True),
+        ({"key": "0123456789ab"}, asked_by(), False),
+        ({"tier": ["admin", "user"]}, asked_by(), True),
+        ({"tier": "anonymous"}, asked_by(), False),
+        ({"tier": "anonymous"}, {}, True),
+        ({"scope": "write"}, {}, True),
+        ({"scope": "admin"}, {}, False),
+        ({"scope": ["admin", "read"]}, {}, True),
+        ({"scope": "read"}, asked_by(scopes=frozenset((Scope.PROXY, Scope.WRITE))), False),
     ],
 )
 def test_a_condition_asks_for_just_what_it_says(when: dict[str, Any], facts: dict[str, Any], expected: bool) -> None:
@@ -98,6 +119,10 @@ def test_a_condition_asks_for_just_what_it_says(when: dict[str, Any], facts: dic
         ({"client_ip": ["0.0.0.0/0", "::/0"]}, {"client_ip": "/run/socket"}),
         ({"protocol": "<2026-07-28"}, {"revision": ""}),
         ({"protocol": ">=2026-07-28"}, {"revision": "DRAFT"}),
+        ({"tenant": ["system", "none", "anonymous"]}, {}),
+        ({"key": "anonymous"}, {}),
+        ({"scope": ["proxy", "read", "write", "admin"]}, asked_by(scopes=frozenset())),
+        ({"tier": ["admin", "user", "anonymous"]}, asked_by(tier="of its own")),
     ],
 )
 def test_a_fact_that_is_not_known_satisfies_nothing(when: dict[str, Any], facts: dict[str, Any]) -> None:

@@ -1,12 +1,12 @@
-"""Addresses as numbers, and the table of networks."""
+"""The table of networks."""
 
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.dataplane.networks import NetworkTable, network_keys, parse_address
+from proxy.dataplane.networks import NetworkTable, network_keys
+from proxy.identity.addresses import read_number
 
 #: Few enough bits in play that addresses and networks meet.
 V4 = st.integers(0, 255).map(lambda low: IPv4Address(0x0A000000 + low))
@@ -18,30 +18,10 @@ NETWORKS = st.one_of(
 )
 
 
-@given(st.one_of(st.integers(0, 2**32 - 1).map(IPv4Address), st.integers(0, 2**128 - 1).map(IPv6Address)))
-def test_an_address_is_read_as_the_standard_library_reads_it(address: IPv4Address | IPv6Address) -> None:
-    """Every address of both families."""
-    plain = (address.ipv4_mapped if isinstance(address, IPv6Address) else None) or address
-    assert parse_address(str(address)) == (plain.max_prefixlen, int(plain))
-
-
-@pytest.mark.parametrize(
-    "text", ["", "localhost", "10.0.0", "10.0.0.256", "010.0.0.1", "1.2.3.4:80", "::g", "a\0b", "é"]
-)
-def test_what_is_no_address_is_none(text: str) -> None:
-    """No guessing: short forms, ports and names are not addresses."""
-    assert parse_address(text) is None
-
-
-def test_a_zone_is_ignored() -> None:
-    """The kernel names the interface of a link-local peer."""
-    assert parse_address("fe80::1%eth0") == parse_address("fe80::1")
-
-
-def test_a_mapped_address_is_the_ipv4_address_it_carries() -> None:
-    """Dual-stack sockets show IPv4 peers that way, and an operator may write networks so."""
-    assert parse_address("::ffff:10.1.2.3") == parse_address("10.1.2.3")
-    assert network_keys([ip_network("::ffff:10.0.0.0/104")]) == network_keys([ip_network("10.0.0.0/8")])
+def test_a_mapped_network_has_the_key_of_the_ipv4_network_in_it() -> None:
+    """An operator may write networks so; beside the plain one it is the same network."""
+    mapped, narrow = ip_network("::ffff:10.0.0.0/104"), ip_network("10.0.0.0/8")
+    assert network_keys([mapped]) == network_keys([narrow]) == network_keys([mapped, narrow])
 
 
 @given(st.lists(NETWORKS, min_size=1, max_size=8), ADDRESSES)
@@ -50,7 +30,7 @@ def test_the_keys_of_a_list_cover_it_and_never_twice(
 ) -> None:
     """An address in any of the networks has exactly one key."""
     table = NetworkTable(dict.fromkeys(network_keys(networks), True))
-    number = parse_address(str(address))
+    number = read_number(str(address))
     assert number is not None
     assert len(table.lookup(number)) == any(address in network for network in networks)
 
@@ -61,7 +41,7 @@ def test_the_table_finds_every_network_of_an_address(
 ) -> None:
     """What a walk over all networks finds, narrowest first."""
     table = NetworkTable({network_keys([network])[0]: network for network in networks})
-    number = parse_address(str(address))
+    number = read_number(str(address))
     assert number is not None
     expected = sorted((network for network in networks if address in network), key=lambda found: -found.prefixlen)
     assert table.lookup(number) == expected
@@ -70,7 +50,7 @@ def test_the_table_finds_every_network_of_an_address(
 def test_a_mapped_address_lies_in_no_ipv6_network() -> None:
     """It is an IPv4 client: `::/0` means the others."""
     table = NetworkTable({network_keys([ip_network("::/0")])[0]: True})
-    mapped, plain = parse_address("::ffff:1.2.3.4"), parse_address("2001:db8::1")
+    mapped, plain = read_number("::ffff:1.2.3.4"), read_number("2001:db8::1")
     assert mapped is not None and plain is not None
     assert table.lookup(mapped) == []
     assert table.lookup(plain) == [True]

@@ -2,7 +2,8 @@
 
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from proxy.config.models import Route, Server, When
 from proxy.dataplane.router import CompiledRoute, Router
 from proxy.dataplane.upstream import Upstream
+from proxy.identity.principal import Scope, anonymous
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 TRANSPORTS = {"plain": "streamable_http", "other": "streamable_http", "old": "sse", "socket": "websocket"}
@@ -26,7 +28,13 @@ SERVERS = {
 
 def request(path: str = "/a", **facts: Any) -> SimpleNamespace:
     known = {"host": "h", "fields": {}, "message": None, "revision": "2025-11-25", "client_ip": "10.0.0.1"}
-    return SimpleNamespace(path=path, **{"draws": None} | known | facts)
+    return SimpleNamespace(path=path, **{"draws": None, "principal": anonymous()} | known | facts)
+
+
+def asked_by(tenant: str = "", key: str = "", tier: str = "user", scopes: Iterable[Scope] = ()) -> dict[str, Any]:
+    """The fact that this principal asks."""
+    facts = {"tenant_slug": tenant, "key_id": key, "tier": tier, "scopes": frozenset(scopes)}
+    return {"principal": replace(anonymous(), **facts)}
 
 
 def message(method: str, kind: str, target: str) -> SimpleNamespace:
@@ -59,6 +67,7 @@ def fits(globs: Sequence[str], text: str) -> bool:
 def holds(when: When, asked: SimpleNamespace, draw: float) -> bool:
     said = asked.message or message("", "", "")
     named = [("tool", when.tool), ("prompt", when.prompt), ("resource", when.resource)]
+    who = asked.principal
     return (
         (not when.host or asked.host in when.host)
         and (not when.method or said.method in when.method)
@@ -66,6 +75,10 @@ def holds(when: When, asked: SimpleNamespace, draw: float) -> bool:
         and (when.protocol is None or (bool(asked.revision) and when.protocol.holds(asked.revision)))
         and all(asked.fields.get(name.lower()) in values for name, values in when.header.items())
         and (not when.client_ip or any(ip_address(asked.client_ip) in network for network in when.client_ip))
+        and (not when.tenant or who.tenant_slug in when.tenant)
+        and (not when.key or who.key_id in when.key)
+        and (not when.tier or who.tier in when.tier)
+        and (not when.scope or any(scope.value in when.scope for scope in who.scopes))
         and (when.between is None or when.between.holds(NOON))
         and (when.percent is None or draw * 100 < when.percent)
     )
@@ -96,6 +109,10 @@ OPTIONAL = {
         st.sampled_from(["X-A", "x-b"]), st.lists(st.sampled_from("12"), min_size=1, max_size=2), max_size=2
     ),
     "client_ip": st.lists(st.sampled_from(NETWORKS), max_size=3),
+    "tenant": st.lists(st.sampled_from(["acme", "other"]), max_size=2),
+    "key": st.lists(st.sampled_from(["one", "two", "three"]), max_size=2),
+    "tier": st.lists(st.sampled_from(["admin", "user", "anonymous"]), max_size=2, unique=True),
+    "scope": st.lists(st.sampled_from(["read", "write", "proxy", "admin"]), max_size=3, unique=True),
     "between": st.sampled_from([None, "11:00-13:00", "13:00-11:00"]),
     "percent": st.sampled_from([None, 0, 30, 100]),
 }
@@ -114,9 +131,17 @@ def tables(draw: Any) -> list[Route]:
     return [route(f"r{number}", path, priority=first, when=when) for number, (path, first, when) in enumerate(rows)]
 
 
+PRINCIPALS = st.builds(
+    lambda *facts: asked_by(*facts)["principal"],
+    st.sampled_from(["", "acme", "other"]),
+    st.sampled_from(["", "one", "two"]),
+    st.sampled_from(["admin", "user", "of its own"]),
+    st.sets(st.sampled_from(Scope)),
+)
 REQUESTS = st.builds(
     request,
     st.sampled_from(["/a", "/a", *PATHS, "/c"]),
+    principal=st.one_of(st.just(anonymous()), PRINCIPALS),
     host=st.sampled_from("ghi"),
     message=st.one_of(
         st.none(),
@@ -296,6 +321,20 @@ SHAPES: dict[str, tuple[Callable[[int], dict[str, Any]], Callable[[int], dict[st
     "tools of a method and a host": (
         lambda n: {"when": {"method": "tools/call", "host": f"h{n % 3}", "tool": f"t{n}"}},
         lambda n: {"message": call(f"t{n}"), "host": f"h{n % 3}"},
+    ),
+    "tenants": (lambda n: {"when": {"tenant": f"t{n}"}}, lambda n: asked_by(f"t{n}")),
+    "keys": (lambda n: {"when": {"key": f"{n:012d}"}}, lambda n: asked_by("acme", f"{n:012d}")),
+    "a tenant's keys": (
+        lambda n: {"when": {"tenant": f"t{n % 7}", "key": f"{n:012d}"}},
+        lambda n: asked_by(f"t{n % 7}", f"{n:012d}"),
+    ),
+    "tenants with a scope and a tier": (
+        lambda n: {"when": {"tenant": f"t{n}", "scope": "read", "tier": ["user", "admin"]}},
+        lambda n: asked_by(f"t{n}", scopes=[Scope.READ]),
+    ),
+    "a tenant's tools": (
+        lambda n: {"when": {"tenant": f"t{n % 3}", "tool": f"s_{n}_*"}},
+        lambda n: {**asked_by(f"t{n % 3}"), "message": call(f"s_{n}_x")},
     ),
     "a mix": (mixed, lambda n: MIXED[n % 5][1](n % 256 if n % 5 == 4 else n)),
 }
