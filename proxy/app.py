@@ -1,6 +1,6 @@
 """The composition root: builds every object once, and owns the order of starting, reloading and stopping.
 
-    start   databases -> registry -> first snapshot -> admin -> listener -> loops -> ready
+    start   databases -> registry -> admin -> listener -> loops -> ready
     stop    drain -> loops -> upstream connections -> databases -> admin
 
 The only module that knows everyone.
@@ -25,11 +25,10 @@ import uvloop
 from proxy import log
 from proxy.admin.readiness import Readiness
 from proxy.admin.server import AdminServer
+from proxy.backend import Backend
 from proxy.background.config_watch import ConfigWatch
-from proxy.background.registry_sync import RegistrySync
 from proxy.background.renewal import Built, Renewal
 from proxy.background.supervisor import Supervisor
-from proxy.config.keyfile import load_or_create
 from proxy.config.loader import load
 from proxy.config.models import restart_keys
 from proxy.config.problems import ConfigError, Problem
@@ -48,28 +47,27 @@ from proxy.dataplane.streams import Streams
 from proxy.drain import Drain
 from proxy.mcp.methods import metric_label
 from proxy.metrics import Metrics, new_registry
+from proxy.store.accounts import Rejected
 from proxy.store.child_server import EmbeddedError
-from proxy.store.lifecycle import Stores
 from proxy.store.migrate import MigrationError
 from proxy.store.peppers import pepper_ring
-from proxy.store.registry_file import RegistryFile
+from proxy.store.pool import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
     from proxy.config.models import Config
+    from proxy.dataplane.context import RequestContext
     from proxy.dataplane.exchange import Lane, Pipeline
+    from proxy.dataplane.upstream import Upstream
+    from proxy.identity.list_filter import Keep
 
 #: How often the configuration file is looked at, retired servers are closed, and log lines are written, seconds.
 _WATCH_S: Final = 1.0
 _RETIRE_S: Final = 1.0
 _FLUSH_S: Final = 0.1
 _WATCHDOG_S: Final = 5.0
-#: How often databases are looked after, notices of changes are heard, and streams are asked whose they are, seconds.
-_PROBE_S: Final = 0.25
-_MIGRATE_S: Final = 2.0
-_LISTEN_S: Final = 0.05
-_KEEP_S: Final = 1.0
+#: How often open streams are asked whose they are, seconds.
 _REVOKE_S: Final = 1.0
 #: How long loops and connections may take to end, seconds.
 _STOP_S: Final = 2.0
@@ -96,17 +94,19 @@ class App:
         self.readiness = Readiness("listener", "config")
         self._supervisor = Supervisor(log.logger("background"), on_step=self.metrics.loop_step, rng=self._draw)
         self._deadlines = Deadlines(time.monotonic)
-        self._stores = Stores(config.postgres, config.redis, Path(config.state_dir), time.monotonic, self._draw)
-        self.freshness = Freshness()
+        freshness = Freshness()
         snapshots = SnapshotBuilder(self.metrics, _sealer_of, self._deadlines, lambda: datetime.now(UTC), self._draw)
-        admissions = AdmissionBuilder(pepper_ring, self.freshness)
+        admissions = AdmissionBuilder(pepper_ring, freshness)
         # without the registry, which is read at the start: nothing of it serves
         self.live = Live(
             snapshots.build(config, estates_of({}, config, os.environ), None), admissions.build(config, {})
         )
         self._renewal = Renewal(self.live, snapshots, admissions, self._report_rows)
+        self._backend = Backend(config, self.live, freshness, self._draw)
         self._prepared: Built | None = None
-        self._recorder = Recorder(self.metrics, log.AccessLog(stream, config.log.format), _logs_access(config))
+        self._recorder = Recorder(
+            self.metrics, log.AccessLog(stream, config.log.format), _logs_access(config), self._backend.usage
+        )
         self._streams = Streams()
         self._listener = Listener(config.listen, self.metrics, self._recorder.refused_early)
         self._admin = AdminServer(config.admin.host, config.admin.port, self.metrics, self.readiness)
@@ -117,48 +117,34 @@ class App:
 
         Raises OSError when a port is taken, EmbeddedError and MigrationError when an embedded database is no use.
         """
-        await self._stores.start()
-        sync = await self._read_registry()
+        await self._backend.start(self._renewal)
         config = self.live.snapshot.config
         mirrors = Mirrors(self._supervisor.spawn, self.metrics, self._draw)
-        handler = Handler(self.live, Parts(self._streams, mirrors, time.monotonic), self._recorder)
+        parts = Parts(self._streams, mirrors, time.monotonic, self._keeps, self._backend.lessons)
+        handler = Handler(self.live, parts, self._recorder)
         with _naming("admin", config.admin.host, config.admin.port):
             admin_port = await self._admin.start()
         with _naming("listen", config.listen.host, config.listen.port):
             port = await self._listener.start(config.listen, self._lane(handler))
-        self._start_loops(config, sync)
+        self._start_loops(config)
         self.metrics.reloaded(self.live.snapshot.generation, time.time())
         self.readiness.set("config", True)
         self.readiness.set("listener", True)
         self._log.info("serving", port=port, admin_port=admin_port, servers=len(self.live.snapshot.upstreams))
         return port, admin_port
 
-    async def _read_registry(self) -> RegistrySync | None:
-        """Put the rows of the database in force, or those of its last copy on disk. None without a database."""
-        stores, config = self._stores, self.live.snapshot.config
-        if stores.database is None or stores.notices is None:
-            return None
-        state = Path(config.state_dir)
-        file = RegistryFile(state / "registry", load_or_create(state / "registry.key"))
-        sync = RegistrySync(stores.database, stores.notices, file, self._renewal.apply, self._fresh, time.monotonic)
-        await self._renewal.apply(await sync.load(), None)
-        return sync
-
-    def _start_loops(self, config: Config, sync: RegistrySync | None) -> None:
+    def _start_loops(self, config: Config) -> None:
         watch = ConfigWatch(self._path, self._prepare, self._apply, self._report, config.files, self._renewal.turn)
-        every, stores = self._supervisor.every, self._stores
+        every = self._supervisor.every
         every("downstream deadlines", TICK_S, self._listener.tick)
         every("upstream deadlines", TICK_S, self._deadlines.tick)
         every("log", _FLUSH_S, self._stream.flush)
         every("config", _WATCH_S, watch.step_aside)
         every("watchdog", _WATCHDOG_S, self._watch_loops)
         every("retired", _RETIRE_S, self.live.close_retired)
-        if stores.database is not None and sync is not None:
-            every("database", _PROBE_S, stores.database.probe)
-            every("migrations", _MIGRATE_S, stores.migrate)
-            every("registry", _LISTEN_S, sync.step)
-            every("revoked", _REVOKE_S, self._cut_revoked)
-        every("embedded databases", _KEEP_S, stores.keep)
+        every("revoked", _REVOKE_S, self._cut_revoked)
+        for name, interval_s, step in self._backend.steps():
+            every(name, interval_s, step)
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, lambda: self._supervisor.spawn("reload", watch.reload_aside()))
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -167,11 +153,10 @@ class App:
     def _watch_loops(self) -> None:
         self.readiness.set("loops", *self._supervisor.check())
 
-    def _fresh(self, current: bool) -> None:
-        """Whether credentials in memory are those of the database: told by whoever reads them."""
-        if current != self.freshness.current:
-            self.freshness.current = current
-            self._log.warning("registry is current" if current else "registry may be stale")
+    def _keeps(self, ctx: RequestContext, upstream: Upstream) -> Keep:
+        """What says which items of a server's lists the client may use, by the rules in force now."""
+        access, principal, place, now = self.live.admission.access, ctx.principal, upstream.place, time.time()
+        return lambda kind, name: access.may_use(principal, place, kind, name, now)
 
     def _cut_revoked(self) -> None:
         now, admission = time.time(), self.live.admission
@@ -226,7 +211,7 @@ class App:
         self._listener.abort_all()
         await self._supervisor.stop(_STOP_S)
         await self.live.close()
-        await self._stores.stop()
+        await self._backend.stop()
         await self._admin.stop()
         self._log.info("stopped")
 
@@ -284,7 +269,7 @@ def serve(path: Path) -> int:
     except OSError as error:
         print(f"mcp-manager: cannot start: {error.strerror or error}", file=sys.stderr)
         return _MISUSED
-    except (EmbeddedError, MigrationError) as error:
+    except (EmbeddedError, MigrationError, Rejected, Unavailable) as error:
         print(f"mcp-manager: cannot start: {error}", file=sys.stderr)
         return _MISUSED
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from proxy.identity.principal import anonymous
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
     from proxy.mcp.envelope import Envelope, Message
 
 
-#: Whoever shows no credential: one principal of no tenant.
+#: Whoever needs no credential: one principal of no tenant.
 ANONYMOUS: Final = anonymous()
+#: Whoever has not been asked yet, and may do nothing.
+_NOBODY: Final = replace(anonymous(frozenset()), id="")
 #: No field of the head held the credential.
 _NOTHING: Final = frozenset[str]()
 
@@ -49,7 +52,7 @@ class RequestContext:
         self.host = head.host
         self.fields = head.fields
         self.client_ip = exchange.peer
-        self.principal: Principal = ANONYMOUS
+        self.principal: Principal = _NOBODY
         self.message: Message | None = None
         self.revision = ""
         self.draws: dict[Condition, bool] | None = None

@@ -75,7 +75,7 @@ async def _round_trip_in_time(ctx: RequestContext, upstream: Upstream, parts: Pa
 
 async def _round_trip(ctx: RequestContext, upstream: Upstream, parts: Parts) -> None:
     if upstream.config.transport == "websocket" and not ctx.target:  # a discovery document is plain HTTP
-        await forward_websocket(ctx, upstream)
+        await forward_websocket(ctx, upstream, parts.streams)
         return
     response = await _send(ctx, upstream, parts)
     try:

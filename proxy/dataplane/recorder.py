@@ -1,4 +1,4 @@
-"""The end of every request: its metrics and its one log line.
+"""The end of every request: its metrics and its one log line, and its count.
 
 Owns what is said about a request when it is over. It never waits and never raises, and it shows no secret: no query,
 no header, no argument of a call. What a request was decided on was checked before; here it is only made safe to print.
@@ -14,6 +14,7 @@ from proxy.log import logger, printable
 
 if TYPE_CHECKING:
     from proxy.dataplane.context import RequestContext
+    from proxy.dataplane.usage import Usage
     from proxy.errors import Refusal
     from proxy.log import AccessLog
     from proxy.mcp.envelope import Message
@@ -29,9 +30,10 @@ _DETAIL_CHARS: Final = 200
 class Recorder:
     """Writes the record of each request. One for the whole process; a reload replaces `enabled`."""
 
-    def __init__(self, metrics: Metrics, access_log: AccessLog, enabled: bool) -> None:
+    def __init__(self, metrics: Metrics, access_log: AccessLog, enabled: bool, usage: Usage | None = None) -> None:
         self._metrics = metrics
         self._access_log = access_log
+        self._usage = usage
         self._log = logger("dataplane")
         #: Whether access lines are written; metrics always are.
         self.enabled = enabled
@@ -76,6 +78,8 @@ class Recorder:
         of_server.observe(method, outcome, duration_s, first_byte_s, ctx.bytes_in, ctx.bytes_out)
         if refusal is not None:
             self._metrics.refused(refusal.reason)
+        if self._usage is not None:
+            self._usage.count(ctx, now)
         if self.enabled:
             self._access_log.write(_line(ctx, outcome, duration_s, first_byte_s))
 
@@ -122,7 +126,7 @@ def _line(ctx: RequestContext, outcome: str, duration_s: float, first_byte_s: fl
         "tries": ctx.tries,
         "client": ctx.client_ip,
         "tenant": ctx.principal.tenant_slug or None,
-        "principal": ctx.principal.id,
+        "principal": ctx.principal.id or None,
         "key_id": ctx.principal.key_id or None,
         "impersonator": ctx.principal.impersonator or None,
         "generation": ctx.snapshot.generation,

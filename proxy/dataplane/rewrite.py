@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urljoin, urlsplit
 
+from proxy.dataplane.lists import plain_headers, wants_plain
 from proxy.dataplane.origin import authority_of, origin_of
 from proxy.errors import UpstreamFailed
 
@@ -84,6 +85,8 @@ def request_headers(ctx: RequestContext, upstream: Upstream) -> Headers:
     if plan.forwarded:
         headers += _forwarded(ctx, host, plan.overridden)
     headers += plan.overrides
+    if ctx.route is not None and ctx.route.filter_lists and wants_plain(ctx):
+        return plain_headers(headers)
     return _without_coding(headers) if ctx.endpoint is not None else headers
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _UPGRADE: Final = (("Upgrade", "websocket"), ("Connection", "Upgrade"))
 
 
-async def forward_websocket(ctx: RequestContext, upstream: Upstream, streams: Streams | None = None) -> None:
+async def forward_websocket(ctx: RequestContext, upstream: Upstream, streams: Streams) -> None:
     """Open the tunnel and carry it to its end, or relay the upstream's refusal of the handshake. An open tunnel is one
     of `streams`, so that it ends with the credential that opened it.
 
@@ -44,12 +44,11 @@ async def forward_websocket(ctx: RequestContext, upstream: Upstream, streams: St
         return
     exchange.upgrade(101, [*headers, *_UPGRADE])
     ctx.streaming = True
-    held = streams.open_tunnel(ctx) if streams is not None else None
+    held = streams.open_tunnel(ctx)
     upstream.metrics.open_streams += 1
     try:
         ctx.bytes_in, ctx.bytes_out, outcome = await relay(exchange, tunnel, timeouts.idle)
         ctx.outcome = ctx.outcome or outcome
     finally:
         upstream.metrics.open_streams -= 1
-        if streams is not None and held is not None:
-            streams.close(held)
+        streams.close(held)

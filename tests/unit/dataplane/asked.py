@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from proxy.config.models import Config, Limits
 from proxy.dataplane.affinity import Sealer
 from proxy.dataplane.client import UpstreamClient
-from proxy.dataplane.context import RequestContext
+from proxy.dataplane.context import ANONYMOUS, RequestContext
 from proxy.dataplane.estates import estates_of
 from proxy.dataplane.exchange import Exchange
 from proxy.dataplane.head import parse_head
@@ -90,7 +90,7 @@ def ask(
     lines = [f"{method} {target} HTTP/1.{minor}", f"Host: {host}", *[f"{name}: {value}" for name, value in fields]]
     raw = "".join(f"{line}\r\n" for line in [*lines, ""]).encode()
     ctx = RequestContext(cast("Exchange", Arrived(raw, peer, secure)), snap, 0.0)
-    ctx.principal = principal or ctx.principal
+    ctx.principal = principal or ANONYMOUS
     if body is not None:
         ctx.body = body
         ctx.envelope = read_envelope(body, ctx.fields)

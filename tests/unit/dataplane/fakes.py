@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from proxy.config.models import Config, Limits
 from proxy.dataplane.admission import AdmissionBuilder, Freshness
-from proxy.dataplane.context import RequestContext
+from proxy.dataplane.context import ANONYMOUS, RequestContext
 from proxy.dataplane.deadlines import Deadlines
 from proxy.dataplane.estates import estates_of
 from proxy.dataplane.exchange import Exchange, Headers
@@ -148,6 +148,7 @@ class Request:
         exchange: Exchange = client
         self.client = client
         self.ctx = RequestContext(exchange, snapshot, now)
+        self.ctx.principal = ANONYMOUS
 
 
 class Proxy:

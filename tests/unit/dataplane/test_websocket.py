@@ -54,7 +54,7 @@ async def test_bytes_pass_both_ways_until_the_server_ends() -> None:
 
     async with before(script) as (proxy, upstream):
         request = handshake(proxy, body=(b"fra", b"med"))
-        await forward_websocket(request.ctx, upstream)
+        await forward_websocket(request.ctx, upstream, proxy.streams)
         assert request.client.status == 101
         assert request.client.headers[:1] == [("X-A", "1")]
         assert request.client.headers[-2:] == [("Upgrade", "websocket"), ("Connection", "Upgrade")]
@@ -121,7 +121,7 @@ async def test_a_client_that_leaves_is_counted_out() -> None:
 
     async with before(script) as (proxy, upstream):
         request = handshake(proxy)
-        task = asyncio.ensure_future(forward_websocket(request.ctx, upstream))
+        task = asyncio.ensure_future(forward_websocket(request.ctx, upstream, proxy.streams))
         await request.client.until(lambda: request.client.status == 101)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -138,7 +138,7 @@ async def test_a_refusal_of_the_handshake_is_the_clients_to_see() -> None:
 
     async with before(script) as (proxy, upstream):
         request = handshake(proxy)
-        await forward_websocket(request.ctx, upstream)
+        await forward_websocket(request.ctx, upstream, proxy.streams)
         assert (request.client.status, request.client.got, request.client.steps) == (403, b"no way", ["respond"])
         names = [name for name, _ in request.client.headers]
         assert names[0] == "X-A"
@@ -156,7 +156,7 @@ async def test_the_clients_query_goes_along_unless_the_url_has_its_own(own: str,
         await wire.send(b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n")
 
     async with before(script, own) as (proxy, upstream):
-        await forward_websocket(handshake(proxy, f"/ws/mcp{asked}").ctx, upstream)
+        await forward_websocket(handshake(proxy, f"/ws/mcp{asked}").ctx, upstream, proxy.streams)
         assert seen[0].startswith(f"GET /ws{sent} HTTP/1.1\r\n".encode())
         assert b"\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n" in seen[0]
 
@@ -166,7 +166,9 @@ async def test_a_plain_request_is_told_what_is_spoken_here(method: str) -> None:
     """426 with the field that RFC 9110 section 15.5.22 asks for; the server is not asked."""
     async with proxying({"ws": {"url": "ws://127.0.0.1:9/ws", "transport": "websocket"}}) as proxy:
         with pytest.raises(UpgradeRequired) as refused:
-            await forward_websocket(proxy.request("/ws/mcp", method=method).ctx, proxy.live.snapshot.upstreams["ws"])
+            await forward_websocket(
+                proxy.request("/ws/mcp", method=method).ctx, proxy.live.snapshot.upstreams["ws"], proxy.streams
+            )
         assert refused.value.headers == (("Upgrade", "websocket"), ("Connection", "Upgrade"))
 
 
@@ -179,8 +181,8 @@ async def test_a_server_that_is_not_there_or_says_nothing_is_a_failure() -> None
     async with before(script) as (proxy, upstream):
         request = handshake(proxy)
         with pytest.raises(UpstreamFailed):
-            await forward_websocket(request.ctx, upstream)
+            await forward_websocket(request.ctx, upstream, proxy.streams)
         assert not request.client.started
     async with proxying({"ws": {"url": f"ws://127.0.0.1:{free_port()}/ws", "transport": "websocket"}}) as proxy:
         with pytest.raises(ConnectFailed):
-            await forward_websocket(handshake(proxy).ctx, proxy.live.snapshot.upstreams["ws"])
+            await forward_websocket(handshake(proxy).ctx, proxy.live.snapshot.upstreams["ws"], proxy.streams)

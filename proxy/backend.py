@@ -1,0 +1,116 @@
+"""What stands behind the data plane: databases, the registry in memory, and what is learned and counted on the way.
+
+Owns their making, the order in which they start and stop, and the steps that keep them going. Requests never wait for
+anything here. Part of the composition root; without `postgres` and `redis` in the configuration nearly nothing happens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from proxy import log
+from proxy.background.file_servers import LOOK_S, FileServers
+from proxy.background.learning import COUNT_S, LEARN_S, Learning
+from proxy.background.registry_sync import RegistrySync
+from proxy.config.keyfile import load_or_create
+from proxy.dataplane.catalogue import Catalogue
+from proxy.dataplane.lessons import Lessons
+from proxy.dataplane.usage import Usage
+from proxy.store.first_start import first_start
+from proxy.store.lifecycle import Stores
+from proxy.store.peppers import pepper_ring
+from proxy.store.registry_file import RegistryFile
+
+if TYPE_CHECKING:
+    from proxy.background.renewal import Renewal
+    from proxy.background.supervisor import Step
+    from proxy.config.models import Config
+    from proxy.dataplane.admission import Freshness
+    from proxy.dataplane.snapshot import Live
+    from proxy.store.database import Database
+
+#: How often databases are looked after, and notices of changes are heard, seconds.
+_PROBE_S: Final = 0.25
+_MIGRATE_S: Final = 2.0
+_LISTEN_S: Final = 0.05
+_KEEP_S: Final = 1.0
+#: How long the last counts may take at the end, seconds.
+_LAST_COUNTS_S: Final = 2.0
+
+
+class Backend:
+    """Everything that the data plane is served by, and serves."""
+
+    def __init__(self, config: Config, live: Live, freshness: Freshness, draw: Callable[[], float]) -> None:
+        self._config = config
+        self._live = live
+        self._freshness = freshness
+        self._log = log.logger("registry")
+        self._stores = Stores(config.postgres, config.redis, Path(config.state_dir), time.monotonic, draw)
+        self._sync: RegistrySync | None = None
+        self._learning: Learning | None = None
+        self.catalogue = Catalogue()
+        self.lessons = Lessons()
+        self.usage = Usage(self.catalogue.names)
+
+    async def start(self, renewal: Renewal) -> None:
+        """Start the databases, and put the rows in force: those of PostgreSQL, else those of the last copy on disk.
+
+        Raises EmbeddedError and MigrationError when an embedded database is no use, OSError for the state directory.
+        """
+        stores, config = self._stores, self._config
+        await stores.start()
+        database = stores.database
+        self._learning = Learning(self.lessons, self.catalogue, self.usage, database, time.monotonic, time.time)
+        if database is None or stores.notices is None:
+            return
+        if config.postgres is not None and config.postgres.embedded:
+            await self._first_start(database)
+        state = Path(config.state_dir)
+        file = RegistryFile(state / "registry", load_or_create(state / "registry.key"))
+        self._sync = RegistrySync(database, stores.notices, file, renewal.apply, self._fresh, time.monotonic)
+        await renewal.apply(await self._sync.load(), None)
+
+    async def _first_start(self, database: Database) -> None:
+        made = await first_start(database, pepper_ring(self._config), Path(self._config.state_dir))
+        if made is not None:
+            self._log.info("first start: made a tenant and a key", tenant="default", file=str(made))
+
+    def steps(self) -> Iterator[tuple[str, float, Step]]:
+        """Name, interval in seconds and step of every loop that keeps this going."""
+        stores, database = self._stores, self._stores.database
+        if self._learning is not None:
+            yield "learning", LEARN_S, self._learning.learn
+        if self._config.postgres is not None or self._config.redis is not None:
+            yield "embedded databases", _KEEP_S, stores.keep
+        if database is None or self._sync is None or self._learning is None:
+            return
+        yield "database", _PROBE_S, database.probe
+        yield "migrations", _MIGRATE_S, stores.migrate
+        yield "registry", _LISTEN_S, self._sync.step
+        yield "usage", COUNT_S, self._learning.count
+        yield "servers of the file", LOOK_S, FileServers(database, lambda: self._live.snapshot.config.servers).step
+
+    def _fresh(self, current: bool) -> None:
+        """Whether credentials in memory are those of the database: told by whoever reads them."""
+        if current != self._freshness.current:
+            self._freshness.current = current
+            if current:
+                self._log.info("the registry is current")
+            else:
+                self._log.warning("the registry may be stale: PostgreSQL does not answer")
+
+    async def stop(self) -> None:
+        """Write the last counts and the copy of the registry, close every connection, stop what is embedded."""
+        if self._learning is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_COUNTS_S):
+                    await self._learning.count()
+        if self._sync is not None:
+            await self._sync.close()
+        await self._stores.stop()
