@@ -1,0 +1,85 @@
+"""Partitions and materialized views, as the proxy's own user."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from proxy.store.database import Bounds, Database, Places
+from proxy.store.pool import TooSlow, Unavailable
+from proxy.store.upkeep import create_partitions, refresh_views
+from tests.unit.store.engine import empty_database, execute, login_dsn, migrated_database, owner_dsn
+
+VIEWS = {"server_performance_hourly", "tenant_usage_daily"}
+
+
+@pytest.fixture
+async def name() -> AsyncIterator[str]:
+    """A database with every table."""
+    async with migrated_database() as name:
+        yield name
+
+
+@pytest.fixture
+async def database(name: str) -> AsyncIterator[Database]:
+    """With a long deadline."""
+    database = Database(Places(login_dsn(name)), {"write": Bounds(connections=1, statement_s=30)})
+    await database.open()
+    yield database
+    await database.close()
+
+
+async def test_partitions_are_made_once(name: str, database: Database) -> None:
+    """Those of a week; the second call has nothing to do."""
+    made = await create_partitions(database)
+    assert len([one for one in made if one.startswith("request_logs_")]) >= 7
+    tables = {row[0] for row in await execute(owner_dsn(name), "SELECT relname FROM pg_class WHERE relispartition")}
+    assert set(made) <= tables
+    assert await create_partitions(database) == []
+
+
+async def test_views_are_refreshed_when_they_are_due(name: str, database: Database) -> None:
+    """Each says how it went; one that fails keeps no other from it."""
+    await execute(owner_dsn(name), "INSERT INTO materialized_views (view_name) VALUES ('absent')")
+    assert await refresh_views(database) == {**dict.fromkeys(VIEWS, True), "absent": False}
+    assert await refresh_views(database) == {"absent": False}
+
+
+async def test_a_database_that_is_not_migrated_is_unavailable() -> None:
+    """It may be any moment."""
+    async with empty_database() as name:
+        database = Database(Places(login_dsn(name)), {})
+        await database.open()
+        for work in (create_partitions, refresh_views):
+            with pytest.raises(Unavailable, match="not migrated"):
+                await work(database)
+        await database.close()
+
+
+async def test_work_that_takes_too_long_is_given_up(name: str) -> None:
+    """A lock that somebody holds is none of our business."""
+    database = Database(Places(login_dsn(name)), {"write": Bounds(connections=1, statement_s=0.2)})
+    await database.open()
+    blocker = await asyncpg.connect(owner_dsn(name))
+    async with blocker.transaction():
+        await blocker.execute("LOCK TABLE request_logs, materialized_views IN ACCESS EXCLUSIVE MODE")
+        for work in (create_partitions, refresh_views):
+            with pytest.raises(TooSlow):
+                async with asyncio.timeout(2):
+                    await work(database)
+    await blocker.close()
+    await database.close()
+
+
+async def test_an_error_that_has_nothing_to_do_with_migrations_is_told(name: str, database: Database) -> None:
+    """It is a bug, and whoever runs the work logs it."""
+    await execute(
+        owner_dsn(name),
+        "CREATE OR REPLACE FUNCTION create_partitions(since timestamptz DEFAULT now(), ahead interval DEFAULT '7 days')"
+        " RETURNS SETOF text LANGUAGE plpgsql AS $$ BEGIN RAISE division_by_zero; END $$",
+    )
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        await create_partitions(database)
