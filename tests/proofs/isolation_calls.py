@@ -1,0 +1,235 @@
+"""Every function of `proxy/store` that takes a session, as a call in the name of one tenant that aims at another.
+
+A call returns whose rows it was shown. Functions of the admin plane and of the reader of the registry are here, too:
+given the session of a tenant, they may fail, but they must not show or change what is not that tenant's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from proxy.identity.keys import PepperRing, mint
+from proxy.identity.records import SYSTEM_TENANT, KeyRecord
+from proxy.store import accounts, keys, learned, registry, servers, tenants
+from proxy.store.database import Session
+from proxy.store.keys import LegacyKey
+from proxy.store.learned import FileServer, KeyUse, OfferTable, Use
+from proxy.store.servers import NewServer
+from proxy.store.tenants import NewTenant
+from tests.unit.store.test_migrate_schema_isolation import ROWS
+
+RING: Final = PepperRing({1: b"a pepper of a proof"})
+AT: Final = 1_800_000_000.0
+OFFERS: Final[tuple[OfferTable, ...]] = ("server_tools", "server_resources", "server_prompts")
+KEY_TABLES: Final = ("enhanced_api_keys", "api_keys", "api_tokens")
+
+
+@dataclass(frozen=True)
+class Tenant:
+    """One of those who share the database; `rows` makes one row of his in every table that has tenants."""
+
+    id: str
+    slug: str
+
+    @property
+    def rows(self) -> str:
+        made = ROWS.partition(";")[2] if self.id == SYSTEM_TENANT else ROWS  # the system tenant itself is there
+        return made.replace("$1", f"'{self.id}'::uuid")
+
+    @property
+    def key(self) -> str:
+        """Id of his row in `enhanced_api_keys`."""
+        return self.id[-1].rjust(12, "0")
+
+    def __repr__(self) -> str:
+        return self.slug
+
+
+TENANTS: Final = (
+    Tenant(str(UUID(int=0xA)), "ta"),
+    Tenant(str(UUID(int=0xB)), "tb"),
+    Tenant(SYSTEM_TENANT, "system"),
+)
+
+
+class Shown(NamedTuple):
+    """A row that a call returned: the table, its id, and whose it says it is ('' for nothing said)."""
+
+    table: str
+    id: str
+    owner: str
+
+
+Call = Callable[[Session, Tenant, Tenant, int], Awaitable[list[Shown]]]
+
+
+def _offer(table: OfferTable, me: Tenant, number: int) -> dict[str, object]:
+    name = f"{me.slug}-{number}"
+    match table:
+        case "server_tools":
+            return {"name": name, "annotations": "{}", "title": str(number)}
+        case "server_resources":
+            return {"uri_template": f"file:///{name}", "is_template": False, "name": name}
+    return {"name": name, "arguments": "[]"}
+
+
+async def _put_offers(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
+    table = OFFERS[number % 3]
+    await learned.put_offers(session, table, aim.id, [_offer(table, me, number), _offer(table, me, number + 1)])
+    return []
+
+
+async def _keep_offers(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
+    await learned.keep_offers(session, OFFERS[number % 3], aim.id, [f"{me.slug}-{number}"])
+    return []
+
+
+async def _add_uses(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
+    names = ("tool", "file:///a", "prompt", f"{aim.slug}-{number}")
+    uses = [Use(aim.id, name, number + 1, 0, 0.5, AT + number) for name in names]
+    await learned.add_uses(session, OFFERS[number % 3], uses)
+    return []
+
+
+async def _add_key_uses(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
+    table: Any = KEY_TABLES[number % 3]
+    key = aim.key if table == "enhanced_api_keys" else aim.id
+    await learned.add_key_uses(session, table, [KeyUse(key, number + 1, AT + number, "192.0.2.7")])
+    return []
+
+
+async def _ensure_rows(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
+    found = await learned.ensure_rows(session, [FileServer(f"file-{number % 3}", f"http://{number}/", "sse")])
+    return [Shown("mcp_servers", each, "") for each in found.values()]
+
+
+async def _create_key(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
+    minted = mint(RING)
+    record = KeyRecord(minted.id, minted.secret_hmac, minted.pepper_version, "", scopes=("proxy",))
+    row = await keys.create(session, aim.slug, f"key-{minted.id}", record)
+    return [Shown("enhanced_api_keys", row["id"], row["tenant"])]
+
+
+async def _list_keys(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
+    rows = await keys.listed(session, aim.slug if number % 2 else None)
+    return [Shown("api_keys" if len(str(row["id"])) > 12 else "enhanced_api_keys", str(row["id"]), "") for row in rows]
+
+
+async def _revoke_key(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
+    await keys.revoke(session, aim.key, "a proof")
+    return []
+
+
+async def _rotate_key(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
+    row = await keys.rotate(session, aim.key, mint(RING), timedelta(hours=1))
+    return [Shown("enhanced_api_keys", row["id"], "")]
+
+
+async def _import_keys(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
+    await keys.import_legacy(session, aim.slug, [LegacyKey(f"legacy-{number}", number.to_bytes(32, "big"), ("proxy",))])
+    return []
+
+
+async def _add_server(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
+    await servers.add(session, aim.slug, [NewServer(f"added-{number % 5}", f"http://{me.slug}/")])
+    return []
+
+
+async def _list_servers(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
+    rows = await servers.listed(session, aim.slug if number % 2 else None)
+    return [Shown("mcp_servers", str(row["id"]), row["tenant"]) for row in rows]
+
+
+async def _enable_server(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
+    await servers.set_enabled(session, aim.slug, "one", bool(number % 2))
+    return []
+
+
+async def _create_tenant(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
+    row = await tenants.create(session, NewTenant(f"new-{number}", "New"))
+    return [Shown("tenants", str(row["id"]), row["slug"])]
+
+
+async def _list_tenants(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
+    return [Shown("tenants", str(row["id"]), row["slug"]) for row in await tenants.listed(session)]
+
+
+async def _find_tenant(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
+    found = await tenants.find(session, aim.slug)
+    return [Shown("tenants", str(found.id), found.slug)]
+
+
+async def _suspend_tenant(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
+    await (tenants.suspend if number % 2 else tenants.activate)(session, aim.slug)
+    return []
+
+
+async def _note(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
+    await accounts.note(session, UUID(aim.id), "a_proof", f"{me.slug} at {aim.slug}", {})
+    return []
+
+
+def _table(number: int) -> str:
+    return sorted(registry.TABLES)[number % len(registry.TABLES)]
+
+
+async def _read_changes(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
+    return list(_shown(await registry.read_changes(session, [(_table(number), "")])))
+
+
+async def _read_everything(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
+    return list(_shown(await registry.read_everything(session)))
+
+
+async def _read_hashes(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
+    table = _table(number)
+    return [Shown(table, each, "") for each in (await registry.read_hashes(session, [(table, "")]))[table]]
+
+
+async def _read_fingerprints(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
+    await registry.read_fingerprints(session)
+    return []
+
+
+def _shown(found: registry.Registry) -> Iterator[Shown]:
+    for table, rows in found.items():
+        for row in rows.values():
+            yield Shown(table, row.id, row.id if table == "tenants" else str(getattr(row, "tenant_id", "") or ""))
+
+
+LEARNING: Final[dict[str, Call]] = {
+    "learned.put_offers": _put_offers,
+    "learned.keep_offers": _keep_offers,
+    "learned.add_uses": _add_uses,
+    "learned.add_key_uses": _add_key_uses,
+    "learned.ensure_rows": _ensure_rows,
+}
+"""What the data plane does with the session of a tenant."""
+
+MISUSED: Final[dict[str, Call]] = {
+    "keys.create": _create_key,
+    "keys.listed": _list_keys,
+    "keys.revoke": _revoke_key,
+    "keys.rotate": _rotate_key,
+    "keys.import_legacy": _import_keys,
+    "servers.add": _add_server,
+    "servers.listed": _list_servers,
+    "servers.set_enabled": _enable_server,
+    "tenants.create": _create_tenant,
+    "tenants.listed": _list_tenants,
+    "tenants.find": _find_tenant,
+    "tenants.suspend": _suspend_tenant,
+    "tenants.activate": _suspend_tenant,
+    "accounts.note": _note,
+    "registry.read_everything": _read_everything,
+    "registry.read_changes": _read_changes,
+    "registry.read_hashes": _read_hashes,
+    "registry.read_fingerprints": _read_fingerprints,
+}
+"""What others do, with the session of a tenant all the same."""
+
+CALLS: Final = {**LEARNING, **MISUSED}
