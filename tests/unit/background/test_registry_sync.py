@@ -7,13 +7,14 @@ import itertools
 import statistics
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import asyncpg
+import psutil
 import pytest
 from structlog.testing import capture_logs
 
@@ -26,7 +27,6 @@ from proxy.store.migrate import migrator
 from proxy.store.registry import TABLES, Registry
 from proxy.store.registry_file import RegistryFile
 from tests.unit.store.engine import empty_database, execute, folder, login_dsn, migrated_database, owner_dsn
-from tests.unit.store.test_pool import frozen
 
 ACME = "11111111-1111-1111-1111-111111111111"
 SECRET = b"0123456789abcdef0123456789abcdef"
@@ -44,6 +44,24 @@ SOON = 1.0
 def key(number: int) -> str:
     """The id of a key."""
     return f"{number:012}"
+
+
+@contextmanager
+def frozen(server: EmbeddedPostgres) -> Iterator[None]:
+    """Every process of the server is stopped for as long as the block lasts; some end as soon as they may go on."""
+    pid = int((server.directory / "cluster" / "postmaster.pid").read_text().split("\n")[0])
+    processes = [psutil.Process(pid)]
+    processes[0].suspend()
+    processes += processes[0].children(recursive=True)
+    for process in processes[1:]:
+        with suppress(psutil.NoSuchProcess):
+            process.suspend()
+    try:
+        yield
+    finally:
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
 
 
 @dataclass
