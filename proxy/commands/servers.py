@@ -15,6 +15,8 @@ from proxy.commands import client_files
 from proxy.commands.client_files import Entry
 from proxy.commands.connection import change
 from proxy.commands.console import DONE, Misuse, load_config, printable, read_text, remark, show_json, show_table
+from proxy.config.models import Config
+from proxy.config.reachable import Reachable
 from proxy.config.rows import Reach, reach_of_operator, reach_of_tenants, server_of
 from proxy.store import servers, tenants
 from proxy.store.accounts import Rejected
@@ -40,16 +42,16 @@ def _add(given: Namespace) -> int:
     if len({name.lower() for name in headers}) != len(given.header):
         raise Misuse("a header is given twice")
     server = NewServer(given.name, given.url, given.transport, headers, _options(given.option))
-    slug = _slug(given)
+    config, slug = load_config(given), _slug(given)
 
     async def work(session: Session) -> str:
         try:
-            server_of(server, await _reach(session, slug, [server]))
+            _usable(server, await _reach(session, slug, [server]), config)
         except ValueError as error:
             raise Rejected(str(error)) from None
         return (await servers.add(session, slug, [server]))[0]
 
-    outcome = change(load_config(given), work)
+    outcome = change(config, work)
     if outcome not in (ADDED, SAME):
         raise Misuse("there is another server of this name; nothing was changed")
     if given.json:
@@ -80,6 +82,13 @@ async def _reach(session: Session, slug: str, wanted: Sequence[NewServer]) -> Re
     texts = [text for server in wanted for text in server.headers.values() if isinstance(text, str)]
     named = {name: _SOME_VALUE for text in texts for name in client_files.variables(text)}
     return reach_of_operator(named) if slug == tenants.SYSTEM else reach_of_tenants(named, slugs)[slug]
+
+
+def _usable(server: NewServer, reach: Reach, config: Config) -> None:
+    """Raise ValueError for a server that the proxy could not use, or must not: a tenant's on a private address."""
+    server_of(server, reach)
+    if not reach.files:  # a tenant's, not the operator's
+        Reachable(config.registry.private_networks).check_url(server.endpoint_url)
 
 
 def _list(given: Namespace) -> int:
@@ -139,7 +148,7 @@ def _import(given: Namespace) -> int:
     told: list[_Told] = []
 
     async def work(session: Session) -> None:
-        told.extend(await _imported(session, slug, text))
+        told.extend(await _imported(session, slug, text, config))
         if given.dry_run:
             raise _TakenBack
 
@@ -157,7 +166,7 @@ def _import(given: Namespace) -> int:
     return DONE
 
 
-async def _imported(session: Session, slug: str, text: str) -> list[_Told]:
+async def _imported(session: Session, slug: str, text: str, config: Config) -> list[_Told]:
     """Add what the file holds. Raises ValueError for what is no such file, Rejected."""
     prefix = (await _reach(session, slug, [])).prefix
     told = [_Told(entry) for entry in client_files.read(text, prefix)]
@@ -167,7 +176,7 @@ async def _imported(session: Session, slug: str, text: str) -> list[_Told]:
         line.server = NewServer(entry.name, entry.url, entry.transport, entry.headers, {}, entry.is_enabled)
     reach = await _reach(session, slug, [line.server for line in fit if line.server is not None])
     for line in told:
-        _check(line, reach)
+        _check(line, reach, config)
     good = [line for line in told if line.server is not None]
     outcomes = await servers.add(session, slug, [line.server for line in good if line.server is not None])
     for line, outcome in zip(good, outcomes, strict=True):
@@ -175,12 +184,12 @@ async def _imported(session: Session, slug: str, text: str) -> list[_Told]:
     return told
 
 
-def _check(line: _Told, reach: Reach) -> None:
+def _check(line: _Told, reach: Reach, config: Config) -> None:
     """Leave an entry out that cannot be registered, with the reason."""
     line.problem = line.entry.problem
     if line.server is not None:
         try:
-            server_of(line.server, reach)
+            _usable(line.server, reach, config)
         except ValueError as error:
             line.problem = str(error)
     if line.problem:

@@ -18,6 +18,7 @@ _Address = IPv4Address | IPv6Address
 #: Addresses that carry an IPv4 address for a translator (RFC 6052 section 2.1, RFC 8215).
 _TRANSLATED: Final = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"))
 _LAST_32_BITS: Final = 0xFFFFFFFF
+_THIS_MACHINE: Final = IPv4Address("127.0.0.1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +39,8 @@ class Reachable:
         """Raise ValueError for a URL whose host is an address that is not permitted, however it is written. Names are
         not looked up."""
         host = urlsplit(url).hostname or ""
-        address = _written(host)
-        if (address is not None and not self.permits(str(address))) or _is_local(host):
+        address = _THIS_MACHINE if _is_local(host) else _written(host)
+        if address is not None and not self.permits(str(address)):
             raise ValueError("the address is not public; list its network in registry.private_networks to permit it")
 
 

@@ -73,6 +73,7 @@ def test_a_server_is_added_once(acme: Operator) -> None:
         (("github", URL, "--shared", "--option", "a=1", "--option", "a.b=1"), "twice"),
         (("github", URL, "--shared", "--option", "a.b=1", "--option", "a=1"), "twice"),
         (("github", URL, "--shared", "--transport", "stdio"), "--transport"),
+        (("github", "http://169.254.169.254/planted", "--tenant", "acme"), "registry.private_networks"),
     ],
 )
 def test_what_could_not_be_used_is_not_written(acme: Operator, arguments: tuple[str, ...], sentence: str) -> None:
@@ -80,6 +81,20 @@ def test_what_could_not_be_used_is_not_written(acme: Operator, arguments: tuple[
     said = acme.refused("servers", "add", *arguments)
     assert sentence in said and "planted" not in said.replace("planted'", "")
     assert acme.rows(ROWS) == []
+
+
+def test_a_tenants_server_stands_on_a_public_address(acme: Operator) -> None:
+    """Or in a network that the operator lists; shared ones, which are the operator's, stand anywhere."""
+    private = ("http://10.1.2.3/mcp", "http://localhost:3000/mcp")
+    for number, url in enumerate(private):
+        assert "private_networks" in acme.refused("servers", "add", f"s{number}", url, "--tenant", "acme")
+        assert acme.run("servers", "add", f"s{number}", url, "--shared")[0] == 0
+    document = json.dumps({"mcpServers": {"desk": {"url": private[1]}}})
+    assert "private_networks" in acme.run("servers", "import", "-", "--tenant", "acme", stdin=document)[1]
+    listed = {"registry": {"private_networks": ["10.0.0.0/8", "127.0.0.0/8"]}}
+    acme.config.write_text(json.dumps(json.loads(acme.config.read_text()) | listed))
+    for number, url in enumerate(private):
+        assert acme.run("servers", "add", f"s{number}", url, "--tenant", "acme") == (0, "", "added\n")
 
 
 def test_a_variable_belongs_to_one_tenant(acme: Operator) -> None:

@@ -60,6 +60,13 @@ def test_other_urls_are_not(url: str) -> None:
     NOWHERE.check_url(url)
 
 
+def test_this_machine_by_name_goes_by_its_address() -> None:
+    """Where its network is listed, `localhost` is permitted, too: that is what the refusal advises."""
+    Reachable((ip_network("127.0.0.0/8"),)).check_url("http://localhost:8080/")
+    with pytest.raises(ValueError, match="private_networks"):
+        Reachable((ip_network("10.0.0.0/8"),)).check_url("http://localhost:8080/")
+
+
 @given(st.text())
 def test_what_is_no_address_is_not_permitted(text: str) -> None:
     """No text makes it stumble."""
