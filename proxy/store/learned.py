@@ -87,12 +87,13 @@ class FileServer(NamedTuple):
 
 
 async def _execute(session: Session, statement: str, *values: object) -> str:
-    """Run a statement. Raises Unusable for its values, Unavailable when somebody else was faster."""
+    """Run a statement. Raises Unusable for its values, Unavailable when somebody else was faster or no table is there
+    yet."""
     try:
         return await session.execute(statement, *values)
     except _REFUSED as error:
         raise Unusable(type(error).__name__) from None
-    except asyncpg.TransactionRollbackError as error:
+    except (asyncpg.TransactionRollbackError, asyncpg.UndefinedTableError) as error:
         raise Unavailable(type(error).__name__) from None
 
 

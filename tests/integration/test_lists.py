@@ -17,19 +17,13 @@ import pytest
 
 from proxy.app import App
 from proxy.background.learning import Learning
-from proxy.dataplane.catalogue import Catalogue
-from proxy.dataplane.context import RequestContext
-from proxy.dataplane.lessons import Lessons
-from proxy.dataplane.parts import Parts
-from proxy.dataplane.upstream import Upstream
-from proxy.dataplane.usage import Usage
-from proxy.identity.list_filter import Keep
 from proxy.identity.records import SYSTEM_TENANT, AccessRule
 from tests.harness import RawClient, ScriptedUpstream, Wire, json_answer, post, scripted_upstream
 from tests.inprocess import running_app
 from tests.integration.talk import SSE_HEAD, Answered, ask, chunk, get
 from tests.unit.dataplane.admitted import admitting
 from tests.unit.identity.rows import KEY, MINTED, MOMENT, ROWS, TOKEN_TEXT
+from tests.unit.store.engine import execute, login_dsn, migrated_database, owner_dsn
 
 ASK = b'{"jsonrpc":"2.0","id":1,"method":"tools/list"}'
 OPEN = {"name": "open", "annotations": {"readOnlyHint": True}}
@@ -53,7 +47,12 @@ class Bench(NamedTuple):
     app: App
     port: int
     upstream: ScriptedUpstream
-    lessons: Lessons
+
+    @property
+    def learning(self) -> Learning:
+        learning = self.app._backend._learning
+        assert learning is not None
+        return learning
 
     async def list(self, path: str, who: str, body: bytes = ASK) -> Answered:
         return await ask(self.port, post(path, body, who))
@@ -72,36 +71,26 @@ class Bench(NamedTuple):
             await client.close()
 
 
+def config_of(upstream: ScriptedUpstream) -> dict[str, Any]:
+    return {
+        "servers": {
+            "up": {"url": upstream.url},
+            "legacy": {"url": f"http://127.0.0.1:{upstream.port}/sse", "transport": "sse"},
+        },
+        "routes": [
+            {"name": "filtered", "path": "/f", "servers": "up", "filter_lists": True},
+            {"name": "plain", "path": "/p", "servers": "up"},
+            {"name": "legacy", "path": "/s", "servers": "legacy", "filter_lists": True},
+        ],
+    }
+
+
 @pytest.fixture
-async def bench(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
+async def bench() -> AsyncIterator[Bench]:
     """Its rules and credentials are in memory, as they are when they were read from the database."""
-    lessons = Lessons()
-    apps: list[App] = []
-
-    def keeps(ctx: RequestContext, upstream: Upstream) -> Keep:
-        may_use, principal, place = apps[0].live.admission.access.may_use, ctx.principal, upstream.place
-        return lambda kind, name: may_use(principal, place, kind, name, time.time())
-
-    def parts(*given: Any, **named: Any) -> Parts:
-        return Parts(*given, **named)._replace(keeps=keeps, lessons=lessons)
-
-    monkeypatch.setattr("proxy.app.Parts", parts)
-    async with scripted_upstream() as upstream:
-        config = {
-            "servers": {
-                "up": {"url": upstream.url},
-                "legacy": {"url": f"http://127.0.0.1:{upstream.port}/sse", "transport": "sse"},
-            },
-            "routes": [
-                {"name": "filtered", "path": "/f", "servers": "up", "filter_lists": True},
-                {"name": "plain", "path": "/p", "servers": "up"},
-                {"name": "legacy", "path": "/s", "servers": "legacy", "filter_lists": True},
-            ],
-        }
-        async with running_app(config) as (app, port):
-            apps.append(app)
-            app.live.admission = admitting(*ROWS, RULE)
-            yield Bench(app, port, upstream, lessons)
+    async with scripted_upstream() as upstream, running_app(config_of(upstream)) as (app, port):
+        app.live.admission = admitting(*ROWS, RULE)
+        yield Bench(app, port, upstream)
 
 
 def answering(body: bytes, *fields: str, content_type: str = "application/json") -> Any:
@@ -229,8 +218,7 @@ async def test_a_stream_that_brings_answers_to_other_requests_is_filtered(bench:
 async def test_what_passes_is_learned_as_the_server_said_it(bench: Bench) -> None:
     """Filtered or not, as JSON, compressed, or as events."""
     whole = answer(OPEN, SECRET)
-    catalogue = Catalogue()
-    learning = Learning(bench.lessons, catalogue, Usage(catalogue.names), None, time.monotonic, time.time)
+    catalogue, lessons = bench.app._backend.catalogue, bench.app._backend.lessons
     forms = [
         ("/f", LIMITED, answering(whole)),
         ("/p", FREE, answering(gzip.compress(whole), "Content-Encoding: gzip")),
@@ -241,14 +229,13 @@ async def test_what_passes_is_learned_as_the_server_said_it(bench: Bench) -> Non
         bench.upstream.script = script
         request = ASK.replace(b'"id":1', b'"id":1,"params":{"n":%d}' % number)
         assert (await bench.list(path, who, request)).status == 200
-        assert len(bench.lessons) == 1
-        await learning.learn()
+        await bench.learning.learn()
         for name, read_only in (("open", True), ("secret", None)):
             item = catalogue.tool("up", name)
             assert item is not None
             assert item.hints.read_only is read_only
         catalogue.learn("up", bench.app.live.snapshot.upstreams["legacy"].place, [], 0.0)  # forget it
-    assert (bench.lessons.skipped, learning.unreadable) == (0, 0)
+    assert (lessons.skipped, bench.learning.unreadable) == (0, 0)
 
 
 # --- revoked --------------------------------------------------------------------------------------------------------
@@ -295,3 +282,60 @@ async def test_a_revoked_credential_loses_its_streams(bench: Bench) -> None:
     _, text = app.metrics.exposition("")
     revoked_lines = [line for line in text.decode().splitlines() if 'outcome="revoked"' in line]
     assert sum(float(line.rsplit(" ", 1)[1]) for line in revoked_lines) == 2
+
+
+# --- with a database ------------------------------------------------------------------------------------------------
+
+ACME = "11111111-1111-1111-1111-111111111111"
+SETTINGS: dict[str, Any] = {"auth": {"peppers": {1: "a pepper of sixteen or more"}, "anonymous": False}}
+KEY_ROW = "INSERT INTO enhanced_api_keys (id, tenant_id, name, scopes, secret_hmac) VALUES ($1, $2, 'k', $3, $4)"
+RULE_ROW = """INSERT INTO server_access_control (tenant_id, subject_type, subject_id, effect, tools)
+    VALUES ($1, 'api_key', $2, 'deny', '{secret}')"""
+
+
+async def row(name: str, statement: str) -> tuple[Any, ...]:
+    return tuple((await execute(owner_dsn(name), statement))[0])
+
+
+async def test_from_the_database_and_back() -> None:
+    """A key and its rule come from PostgreSQL, what was learned and counted goes there, and a key that is revoked there
+    loses its stream."""
+    async with migrated_database() as name, scripted_upstream() as upstream:
+        await execute(owner_dsn(name), "INSERT INTO tenants (id, slug, name) VALUES ($1, 'acme', 'A')", ACME)
+        await execute(owner_dsn(name), KEY_ROW, MINTED.id, ACME, ["proxy", "read", "write"], MINTED.secret_hmac)
+        await execute(owner_dsn(name), RULE_ROW, ACME, MINTED.id)
+        config = config_of(upstream) | SETTINGS | {"postgres": {"dsn": login_dsn(name)}}
+        async with running_app(config) as (app, port):
+            bench = Bench(app, port, upstream)
+            async with asyncio.timeout(10):
+                while not app.live.snapshot.upstreams["up"].place.id:
+                    await asyncio.sleep(0.02)
+            upstream.script = answering(answer(OPEN, SECRET))
+            assert (await bench.list("/f", LIMITED)).body == answer(OPEN)
+            await bench.learning.learn()
+            for tool, status in (("open", 200), ("secret", 403), ("unheard of", 200)):
+                call = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"%b"}}' % tool.encode()
+                assert (await bench.list("/f", LIMITED, call)).status == status
+            await bench.learning.count()
+            tools = "SELECT array_agg((name, is_available, usage_count)::text ORDER BY name) FROM server_tools"
+            assert await row(name, tools) == (["(open,t,1)", "(secret,t,0)"],)
+            used = (
+                "SELECT usage_count, host(last_used_ip), last_used_at > now() - interval '1 min' FROM enhanced_api_keys"
+            )
+            assert await row(name, used) == (4, "127.0.0.1", True)
+            upstream.script = holding
+            async with bench.stream(get("/f", LIMITED)) as client:
+                assert await client.chunk() == b": here\n\n"
+                await execute(owner_dsn(name), "UPDATE enhanced_api_keys SET revoked_at = now()")
+                began = time.monotonic()
+                with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+                    await client.chunk()
+                assert time.monotonic() - began < 5
+            assert (await bench.list("/f", LIMITED)).status == 401
+
+
+async def holding(wire: Wire) -> None:
+    """An event stream on which nothing happens."""
+    await wire.request()
+    await wire.send(SSE_HEAD + chunk(b": here\n\n"))
+    await wire.reader.read(1)
