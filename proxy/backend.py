@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from proxy import log
-from proxy.background.file_servers import LOOK_S, FileServers
+from proxy.background.file_servers import STEP_S, FileServers
 from proxy.background.learning import COUNT_S, LEARN_S, Learning
 from proxy.background.registry_sync import RegistrySync
 from proxy.config.keyfile import load_or_create
@@ -94,7 +94,7 @@ class Backend:
         yield "migrations", _MIGRATE_S, stores.migrate
         yield "registry", _LISTEN_S, self._sync.step
         yield "usage", COUNT_S, self._learning.count
-        yield "servers of the file", LOOK_S, FileServers(database, lambda: self._live.snapshot.config.servers).step
+        yield "servers of the file", STEP_S, FileServers(database, lambda: self._live.snapshot.config.servers).step
 
     def _fresh(self, current: bool) -> None:
         """Whether credentials in memory are those of the database: told by whoever reads them."""

@@ -14,7 +14,6 @@ import asyncio
 import fcntl
 import hashlib
 import os
-import pwd
 import secrets
 import signal
 import subprocess
@@ -24,6 +23,8 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
+
+from proxy.store.unprivileged import NobodyToRunAs, Standing, standing_for
 
 #: Runs "$@" and sends it the signal $1 once standard input closes; ends with it.
 _KEEPER: Final = """\
@@ -43,8 +44,6 @@ _STOP_S: Final = 10.0
 _STEP_S: Final = 0.01
 #: The path of a Unix socket has at most 103 bytes (macOS; 107 on Linux); names in the folder take 20 of them.
 _LONGEST_FOLDER: Final = 80
-#: Who runs a server that is started by root: the first of these who exists.
-_UNPRIVILEGED: Final = ("postgres", "nobody")
 #: No more than that goes from our environment into a server's.
 _ENVIRONMENT: Final = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
 
@@ -75,6 +74,7 @@ class ChildServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._lock: int | None = None
         self._secret = ""
+        self._standing = Standing()
         #: Started and not stopped: `keep()` sees to it.
         self._wanted = False
 
@@ -88,7 +88,7 @@ class ChildServer:
             self._launch()
             await self._until_it_answers()
             await self._made_ready()
-        except OSError as error:
+        except (OSError, NobodyToRunAs) as error:
             await self._end()
             raise EmbeddedError(f"embedded {self.name} cannot use {self.directory}: {_reason(error)}") from None
         except BaseException:
@@ -178,14 +178,15 @@ class ChildServer:
         return self.directory / "password"
 
     async def _prepare(self, turn_s: float) -> None:
+        self._standing = standing_for(self.directory, self.sockets, Path(self._program(self.program)))
         for folder in (self.directory, self.sockets):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _give(folder)
+            self._standing.give(folder)
             folder.chmod(0o700)  # one that somebody else made before us in the temporary directory fails here
         await self._take_lock(turn_s)
         if not self.password_file.exists():
             made = self.password_file.with_suffix(".new")
-            write_secret(made, secrets.token_urlsafe(32))
+            write_secret(made, secrets.token_urlsafe(32), self._standing)
             made.rename(self.password_file)
         self._secret = self.password_file.read_text()
 
@@ -230,13 +231,11 @@ class ChildServer:
             raise EmbeddedError(f"embedded {self.name} cannot be set up; see {self.directory / 'log'}")
 
     def _popen(self, command: Sequence[str], stdin: int, *, inherit_lock: bool) -> subprocess.Popen[bytes]:
-        user = _user()
         fds = (self._lock,) if inherit_lock and self._lock is not None else ()
         with open(self.directory / "log", "ab") as log:
             return subprocess.Popen(  # noqa: S603 - programs of the wheel
-                command, stdin=stdin, stdout=log, stderr=log, cwd=self.directory, env=_ENVIRONMENT, pass_fds=fds,
-                start_new_session=True, umask=0o077, user=user and user.pw_uid, group=user and user.pw_gid,
-                extra_groups=[] if user else None,
+                self._standing.command(command), stdin=stdin, stdout=log, stderr=log, cwd=self.directory,
+                env=_ENVIRONMENT, pass_fds=fds, start_new_session=True, umask=0o077, **self._standing.options(),
             )  # fmt: skip
 
     async def _until_it_answers(self) -> None:
@@ -249,12 +248,12 @@ class ChildServer:
         raise EmbeddedError(f"embedded {self.name} does not start; see {self.directory / 'log'}")
 
 
-def write_secret(path: Path, text: str) -> None:
+def write_secret(path: Path, text: str, standing: Standing) -> None:
     """Write a new file that only whoever runs the server can read; one of this name is replaced."""
     path.unlink(missing_ok=True)
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(text)
-    _give(path)
+    standing.give(path)
 
 
 def _let_go(process: subprocess.Popen[bytes]) -> None:
@@ -273,27 +272,5 @@ async def _ended(process: subprocess.Popen[bytes], deadline_s: float) -> bool:
     return process.poll() is not None
 
 
-def _user() -> pwd.struct_passwd | None:
-    """Who runs the server when we are root; else None, for ourselves."""
-    if os.geteuid() != 0:
-        return None
-    for name in _UNPRIVILEGED:
-        with suppress(KeyError):
-            return pwd.getpwnam(name)
-    raise EmbeddedError(f"root cannot run an embedded server, and there is no user named {' or '.join(_UNPRIVILEGED)}")
-
-
-def _give(path: Path) -> None:
-    """Make `path` belong to whoever runs the server. Raises EmbeddedError when somebody else's server would lose it."""
-    user = _user()
-    if user is not None:
-        if path.lstat().st_uid not in (0, user.pw_uid):
-            raise EmbeddedError(f"{path} belongs to another user; run this as that user")
-        os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
-
-
-def _reason(error: OSError) -> str:
-    user = _user()
-    if isinstance(error, PermissionError) and user is not None:
-        return f"as root, it runs as user {user.pw_name!r}, who may not enter a folder above"
-    return error.strerror or type(error).__name__
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -99,7 +99,7 @@ class EmbeddedPostgres(ChildServer):
         if cluster.exists():
             return
         await self._run("/bin/rm", "-rf", str(making), str(password))
-        write_secret(password, self._password(_OWNER))
+        write_secret(password, self._password(_OWNER), self._standing)
         await self._run(
             self._program("pginstall/bin/initdb"), "-D", str(making), "-U", _OWNER, "--auth=scram-sha-256",
             f"--pwfile={password}", "--encoding=UTF8", "--locale=C.UTF-8", "--no-instructions",
@@ -171,7 +171,7 @@ class EmbeddedRedis(ChildServer):
 
     async def _set_up(self) -> None:
         text = _CONFIGURATION.format(socket=self._socket, password=self._secret, directory=self.directory)
-        write_secret(self.directory / "valkey.conf", text)
+        write_secret(self.directory / "valkey.conf", text, self._standing)
 
     async def _answers(self) -> bool:
         try:
