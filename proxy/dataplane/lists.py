@@ -107,11 +107,14 @@ def filtered_answer(status: int, headers: Headers, body: bytes, keep: Keep) -> t
 class FilteredEvents:
     """An event stream whose events lose what may not be used; each can be read when it is complete."""
 
-    __slots__ = ("_answer", "_filter")
+    __slots__ = ("_answer", "_filter", "_keep", "_renew")
 
-    def __init__(self, answer: Answer, keep: Keep) -> None:
+    def __init__(self, answer: Answer, renew: Callable[[], Keep]) -> None:
+        """`renew` is asked with each piece: a stream may outlive the rules that it began under."""
         self._answer = answer
-        self._filter = EventFilter(keep)
+        self._renew = renew
+        self._keep = renew()
+        self._filter = EventFilter(lambda kind, name: self._keep(kind, name))
 
     @property
     def ended(self) -> bool:
@@ -127,5 +130,7 @@ class FilteredEvents:
         return self._filtered(await self._answer.read())
 
     def _filtered(self, piece: bytes) -> bytes:
+        if piece:
+            self._keep = self._renew()
         events = self._filter.feed(piece) if piece else piece
         return events + self._filter.finish() if self._answer.ended else events

@@ -81,12 +81,12 @@ async def _relay_filtered(ctx: RequestContext, headers: Headers, answer: Answer,
     assert upstream is not None  # noqa: S101 - as above
     idle_s = upstream.config.timeouts.idle
     check_readable(headers)
-    keep = parts.keeps(ctx, upstream)
     if events:
         ctx.exchange.start(ctx.status, rewritten_headers(headers))
-        await _relay_events(ctx, FilteredEvents(answer, keep), parts, idle_s)
+        await _relay_events(ctx, FilteredEvents(answer, lambda: parts.keeps(ctx, upstream)), parts, idle_s)
         return
-    headers, body = filtered_answer(ctx.status, headers, await _whole(answer, idle_s), keep)
+    body = await _whole(answer, idle_s)
+    headers, body = filtered_answer(ctx.status, headers, body, parts.keeps(ctx, upstream))
     ctx.bytes_out += len(body)
     ctx.exchange.respond(ctx.status, headers, body)
 
