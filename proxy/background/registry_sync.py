@@ -38,15 +38,18 @@ Changed = frozenset[tuple[str, str]]
 """The (table, id) pairs that changed."""
 Apply = Callable[[Registry, Changed | None], Awaitable[None]]
 
-#: All times are in seconds. PostgreSQL is asked whether it is there, and for its fingerprints, this often.
+#: All times are in seconds. PostgreSQL is asked this often whether it is there, and for the fingerprint of each table.
 _ASK_S: Final = 1.0
 _COMPARE_S: Final = 3.0
+#: Rows, or a whole table, that are compared before notices are looked at again.
+_AT_ONCE: Final = 5000
 #: Without an answer for this long, nothing is known to be as it was.
 _TRUST_S: Final = 3.0
 #: Pause after a failure; the pools answer at once while they know that nobody is there.
 _RETRY_S: Final = 0.2
-#: The longest that the start waits for PostgreSQL, and the end for the copy.
-_LOAD_S: Final = 1.8
+#: The longest that the start waits for PostgreSQL to answer, then for all rows, and the end for the copy.
+_ANSWER_S: Final = 1.8
+_LOAD_S: Final = 10.0
 _CLOSE_S: Final = 2.0
 #: What was not taken is offered again after so long, and twice as late each time, up to the longest.
 _OFFER_S: Final = 1.0
@@ -95,16 +98,20 @@ class RegistrySync:
         self._named: set[tuple[str, str]] = set()
         #: Something may have changed that nobody named.
         self._unsure = True
-        self._answered_at = self._ask_at = self._compare_at = self._retry_at = clock()
+        self._answered_at = self._ask_at = self._retry_at = clock()
+        #: When each table is to be compared, in this order.
+        self._due = dict.fromkeys(TABLES, clock())
         #: When to apply everything anew, because `apply` failed; None: it did not.
         self._offer_at: float | None = None
         self._offer_s = _OFFER_S
 
     async def load(self) -> Registry:
-        """The registry to start with: PostgreSQL's, else the copy, else an empty one. Takes two seconds at most,
-        besides reading the copy; applies nothing."""
+        """The registry to start with: PostgreSQL's, else the copy, else an empty one. Takes two seconds at most when
+        PostgreSQL does not answer, besides reading the copy; applies nothing."""
+        loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(_LOAD_S), reading(self._database) as session:
+            async with asyncio.timeout(_ANSWER_S) as deadline, reading(self._database) as session:
+                deadline.reschedule(loop.time() + _LOAD_S)  # it answers; each statement has a deadline of its own
                 news = await _everything(session)
         except (Unavailable, TimeoutError) as error:
             self._doubt(str(error) or "PostgreSQL takes too long")
@@ -134,12 +141,24 @@ class RegistrySync:
 
     def _patience(self) -> float:
         """How long PostgreSQL need not be asked."""
-        due = 0.0 if self._named or self._unsure else min(self._ask_at, self._compare_at)
+        due = 0.0 if self._named or self._unsure else min(self._ask_at, next(iter(self._due.values())))
         return max(0.0, max(due, self._retry_at) - self._clock())
+
+    def _to_compare(self) -> list[str]:
+        """The tables whose turn it is, but no more than a notice can wait for; all of them when unsure."""
+        if self._unsure or self._hashes is None:
+            return list(TABLES)
+        now, rows, names = self._clock(), 0, list[str]()
+        for name, due_at in self._due.items():
+            rows += len(self._hashes[name])
+            if due_at > now or (names and rows > _AT_ONCE):
+                break
+            names.append(name)
+        return names
 
     async def _catch_up(self) -> None:
         """Read what changed, as far as anyone said or fingerprints show, and apply it."""
-        compare = self._unsure or self._clock() >= self._compare_at
+        compare = self._to_compare()
         named, self._named = self._named, set()
         self._unsure = True  # unless this succeeds: comparing finds what was named, too
         try:
@@ -149,22 +168,23 @@ class RegistrySync:
             self._retry_at = self._clock() + _RETRY_S
             self._doubt(str(error))
             return
-        if compare:
-            self._compare_at = self._clock() + _COMPARE_S
+        for table in compare:
+            del self._due[table]
+            self._due[table] = self._clock() + _COMPARE_S
         self._unsure = False
         self._learn(news)
         if news.changed is None or news.changed:
             await self._offer(news.changed)
         self._trust()
 
-    async def _read(self, session: Session, named: set[tuple[str, str]], compare: bool) -> _News:
+    async def _read(self, session: Session, named: set[tuple[str, str]], compare: list[str]) -> _News:
         """Rows whose hash is another one; most often that is none, and then PostgreSQL has shown that it answers."""
         known = self._hashes
         if known is None:
             return await _everything(session)
-        if compare:
-            found, ours = await read_fingerprints(session), fingerprints(known)
-            named = named | {(table, "") for table in found if found[table] != ours[table]}
+        found = await read_fingerprints(session, compare)
+        ours = fingerprints({name: known[name] for name in compare})
+        named = named | {(table, "") for table in compare if found[table] != ours[table]}
         hashes = await read_hashes(session, named)
         changed = differing(known, named, hashes)
         if not changed:

@@ -80,10 +80,10 @@ async def read_hashes(session: Session, asked: Iterable[tuple[str, str]]) -> Has
     }
 
 
-async def read_fingerprints(session: Session) -> Fingerprints:
-    """Of every table. They change with what the registry reads, and not with counters; what has expired leaves them
+async def read_fingerprints(session: Session, names: Iterable[str] = TABLES) -> Fingerprints:
+    """Of these tables. They change with what the registry reads, and not with counters; what has expired leaves them
     at the next full hour. Raises as `Session.fetch`."""
-    return {name: await _fingerprint(session, table) for name, table in TABLES.items()}
+    return {name: await _fingerprint(session, TABLES[name]) for name in names}
 
 
 def fingerprints(hashes: Hashes) -> Fingerprints:

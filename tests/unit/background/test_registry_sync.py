@@ -245,6 +245,24 @@ async def test_it_starts_with_its_copy_while_postgresql_is_frozen_or_down(own: E
         assert late.revoked(7)
 
 
+@pytest.mark.parametrize(("limit", "fresh"), [("_ANSWER_S", True), ("_LOAD_S", False)])
+async def test_a_server_that_answers_may_take_longer_than_one_that_does_not(
+    limit: str, fresh: bool, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many rows are better than an old copy, up to a point."""
+    everything = registry_sync._everything
+
+    async def slowly(session: Any) -> Any:
+        await asyncio.sleep(0.6)
+        return await everything(session)
+
+    monkeypatch.setattr(registry_sync, "_everything", slowly)
+    monkeypatch.setattr(registry_sync, limit, 0.5)
+    async with Sync(login_dsn(name), tmp_path / "registry").opened() as it:
+        assert it.sync.fresh is fresh
+        assert len(it.sync.registry["enhanced_api_keys"]) == (100 if fresh else 0)
+
+
 async def test_without_postgresql_and_copy_it_starts_empty(tmp_path: Path) -> None:
     """Every table is there, so nobody has to ask; no copy is made of nothing."""
     path = tmp_path / "registry"
@@ -361,6 +379,23 @@ async def silently(name: str, statement: str, *values: object) -> None:
     connection = await asyncpg.connect(owner_dsn(name), server_settings={"session_replication_role": "replica"})
     await connection.execute(statement, *values)
     await connection.close()
+
+
+async def test_tables_are_compared_in_turns(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large one alone, so that a notice never waits for all of them; none is left out."""
+    monkeypatch.setattr(registry_sync, "_AT_ONCE", 50)
+    now = [100.0]
+    async with Sync(login_dsn(name), tmp_path / "registry", lambda: now[0]).opened() as it:
+        await it.step_until(lambda: it.notices.connected and not it.sync._unsure)
+        for _ in range(2):
+            now[0] += 3.1
+            turns = []
+            while names := it.sync._to_compare():
+                turns.append(names)
+                await it.sync.step()
+            assert ["enhanced_api_keys"] in turns
+            assert sorted(one for names in turns for one in names) == sorted(TABLES)
+            assert len(turns) <= 3
 
 
 async def test_a_change_while_nobody_listens_is_found(name: str, running: Sync) -> None:
