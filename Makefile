@@ -64,7 +64,7 @@ $(PY):
 
 $(VENV)/installed-run: pyproject.toml | $(PY)
 	@echo "Installing the proxy and its example (once; a minute or so)"
-	@$(PY) -m pip install -qq --disable-pip-version-check --editable '.[example]'
+	@$(PY) -m pip install -qq --disable-pip-version-check --editable '.[embedded,example]'
 	@touch $@
 
 $(VENV)/installed-dev: pyproject.toml | $(PY)

@@ -116,6 +116,7 @@ def write_config(config: Config, ports: Ports) -> Path:
     config["listen"] |= {"port": ports.proxy}
     config["admin"] |= {"port": ports.admin}
     config["servers"]["demo"] |= {"url": f"http://{_HOST}:{ports.server}/mcp"}
+    config["state_dir"] = "state"
     path = RUN / f"demo-{ports.proxy}" / "config.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(config, sort_keys=False))
@@ -222,6 +223,11 @@ def _print_urls(ports: Ports, config: Path, pid: int) -> None:
 
   To connect your own client, print its configuration:
     {program} client-config demo -c {shown}""")
+    if (config.parent / "state" / "first-key").exists():
+        print(f"""
+  Clients on this machine need no key. The tenant `default` has one in {shown.with_name("state")}/first-key;
+  to make another:
+    {program} keys create --tenant default --name mine -c {shown}""")
 
 
 async def _watch(children: list[Child]) -> NoReturn:
@@ -245,6 +251,16 @@ async def demo(asked_port: int | None, once: bool) -> None:
     _cancel_on_signals()
     config = yaml.safe_load(TEMPLATE.read_text())
     ports = choose_ports(config, asked_port)
+    try:
+        await _serve(config, ports, once)
+    except DemoFailed as failure:
+        if "embedded" not in str(failure):
+            raise
+        print(f"{failure}\n\nNow without databases: no tenants, no keys.\n")
+        await _serve({key: value for key, value in config.items() if key not in ("postgres", "redis")}, ports, once)
+
+
+async def _serve(config: Config, ports: Ports, once: bool) -> None:
     path = write_config(config, ports)
     ready = f"http://{_HOST}:{ports.admin}/readyz"
     async with (

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxy import log
 from proxy.background.file_servers import STEP_S, FileServers
+from proxy.background.housekeeping import Housekeeping
 from proxy.background.learning import COUNT_S, LEARN_S, Learning
 from proxy.background.registry_sync import RegistrySync
 from proxy.config.keyfile import load_or_create
@@ -39,6 +40,7 @@ _PROBE_S: Final = 0.25
 _MIGRATE_S: Final = 2.0
 _LISTEN_S: Final = 0.05
 _KEEP_S: Final = 1.0
+_UPKEEP_S: Final = 60.0
 #: How long the last counts may take at the end, seconds.
 _LAST_COUNTS_S: Final = 2.0
 
@@ -94,6 +96,8 @@ class Backend:
         yield "migrations", _MIGRATE_S, stores.migrate
         yield "registry", _LISTEN_S, self._sync.step
         yield "usage", COUNT_S, self._learning.count
+        if stores.upkeep is not None:
+            yield "housekeeping", _UPKEEP_S, Housekeeping(stores.upkeep, self._log, time.monotonic).step
         yield "servers of the file", STEP_S, FileServers(database, lambda: self._live.snapshot.config.servers).step
 
     def _fresh(self, current: bool) -> None:

@@ -36,6 +36,8 @@ class Stores:
         self._owner_dsn = ""
         self._wants_migration = bool(postgres and (postgres.auto_migrate or postgres.embedded))
         self.database: Database | None = None
+        #: A connection of its own for work that takes long, and must keep no other writer waiting.
+        self.upkeep: Database | None = None
         self.notices: Notices | None = None
 
     @property
@@ -84,7 +86,10 @@ class Stores:
             },
             self._clock,
         )
+        long = Bounds(1, times.connect, times.acquire, times.analytics)
+        self.upkeep = Database(Places(places.dsn), {"write": long}, self._clock)
         await self.database.open()
+        await self.upkeep.open()
         self.notices = Notices(places.dsn, self._clock, self._draw)
 
     async def migrate(self) -> None:
@@ -108,8 +113,9 @@ class Stores:
         """Close every connection, then stop what is embedded."""
         if self.notices is not None:
             await self.notices.close()
-        if self.database is not None:
-            await self.database.close()
+        for database in (self.database, self.upkeep):
+            if database is not None:
+                await database.close()
         for server in (self._postgres, self._redis):
             if server is not None:
                 await server.stop()
