@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
@@ -11,8 +12,11 @@ from typing import Any
 import orjson
 import pytest
 
+from proxy.identity.keys import PepperRing, mint
+from proxy.identity.records import SYSTEM_TENANT
 from tests.harness import CALL, ProxyProcess, Wire, free_port, json_answer, post, running_proxy, scripted_upstream
 from tests.integration.talk import Answered, ask, get
+from tests.unit.store.engine import execute, login_dsn, migrated_database, owner_dsn
 
 NAMES = ("a", "b", "c")
 PORTS = {name: free_port() for name in NAMES}
@@ -238,3 +242,120 @@ async def test_a_route_of_two_kinds_of_servers_is_refused_and_the_old_one_goes_o
     assert (await ask(proxy.port, post("/a/mcp"))).body == b"a"
     assert (await ask(proxy.port, post("/m"))).reason == "no_route"
     proxy.path.write_text(before)
+
+
+# --- servers and routes of the database -----------------------------------------------------------------------------
+
+PEPPER = "the pepper of this test"
+ACME, OTHER = f"{SYSTEM_TENANT[:-1]}a", f"{SYSTEM_TENANT[:-1]}b"
+KEYS = {who: mint(PepperRing({1: PEPPER.encode()})) for who in ("acme", "reader", "other")}
+#: Conditions about who asks; each path leads to `b` where its condition holds, and to `a` where not.
+WHO: dict[str, dict[str, Any]] = {
+    "tenant": {"tenant": "acme"},
+    "key": {"key": [KEYS["other"].id, KEYS["reader"].id]},
+    "scope": {"scope": "write"},
+    "tier": {"tier": ["admin", "anonymous"]},
+    "scoped": {"tenant": "acme", "scope": ["admin", "write"]},
+}
+
+
+def _server(tenant: str, name: str, to: str) -> tuple[str, tuple[object, ...]]:
+    url = f"http://127.0.0.1:{PORTS[to]}/mcp"
+    return "INSERT INTO mcp_servers (tenant_id, name, endpoint_url) VALUES ($1, $2, $3)", (tenant, name, url)
+
+
+def _route(tenant: str, path: str, *servers: str) -> tuple[str, tuple[object, ...]]:
+    statement = "INSERT INTO routing_rules (tenant_id, name, path, target_servers) VALUES ($1, $2, $3, $4)"
+    return statement, (tenant, path.strip("/"), path, json.dumps(servers))
+
+
+def _key(tenant: str, who: str, *scopes: str) -> tuple[str, tuple[object, ...]]:
+    minted = KEYS[who]
+    statement = """INSERT INTO enhanced_api_keys (tenant_id, name, id, secret_hmac, pepper_version, scopes)
+        VALUES ($1, $2, $3, $4, $5, $6)"""
+    return statement, (tenant, who, minted.id, minted.secret_hmac, minted.pepper_version, ["proxy", *scopes])
+
+
+@pytest.fixture
+async def registered() -> AsyncIterator[tuple[ProxyProcess, str]]:
+    """A proxy with the rows of two tenants, and how the owner reaches its database."""
+    async with migrated_database() as name:
+        rows = [
+            ("INSERT INTO tenants (id, slug, name) VALUES ($1, 'acme', 'A'), ($2, 'other', 'O')", (ACME, OTHER)),
+            _key(ACME, "acme", "read", "write"),
+            _key(ACME, "reader", "read"),
+            _key(OTHER, "other", "read", "write"),
+            _server(ACME, "own", "c"),
+            _server(ACME, "a", "b"),
+            _server(ACME, "Bad", "b"),
+            _server(SYSTEM_TENANT, "common", "c"),
+            _route(ACME, "/mine", "own", "gone"),
+            _route(ACME, "/theirs", "common"),
+            _route(OTHER, "/theirs", "a"),
+            _route(OTHER, "/stolen", "own"),
+            _route(SYSTEM_TENANT, "/everyones", "common"),
+        ]
+        for statement, values in rows:
+            await execute(owner_dsn(name), statement, *values)
+        routes = []
+        for path, when in WHO.items():
+            routes.append({"name": f"{path}-yes", "path": f"/{path}", "servers": "b", "when": when})
+            routes.append({"name": f"{path}-no", "path": f"/{path}", "servers": "a"})
+        config = {
+            "servers": {each: {"url": f"http://127.0.0.1:{port}/mcp"} for each, port in PORTS.items()},
+            "routes": routes,
+            "auth": {"peppers": {1: PEPPER}},
+            "postgres": {"dsn": login_dsn(name)},
+            "registry": {"private_networks": ["127.0.0.0/8"]},
+        }
+        with running_proxy(config) as process:
+            yield process, owner_dsn(name)
+
+
+async def _asked(proxy: ProxyProcess, path: str, who: str) -> str:
+    """Which server answered, or the reason why none did. `who`: '' for nobody."""
+    fields = (f"X-API-Key: {KEYS[who].text}",) if who else ()
+    answered = await ask(proxy.port, post(path, LIST, *fields))
+    return answered.body.decode() if answered.status == 200 else str(answered.reason)
+
+
+async def test_who_asks_decides_where_a_request_goes(registered: tuple[ProxyProcess, str]) -> None:
+    """By conditions, and by rows that exist for one tenant only; a row that cannot be used costs no other."""
+    proxy, dsn = registered
+    expected = {
+        # path: acme, a reader of acme, another tenant, nobody
+        "/tenant": "b b a a",
+        "/key": "a b b a",
+        "/scope": "b a b b",
+        "/tier": "a a a b",
+        "/scoped": "b a a a",
+        "/a/mcp": "b b a a",
+        "/own/mcp": "c c no_route no_route",
+        "/mine": "c c no_route no_route",
+        "/theirs": "c c a no_route",
+        "/stolen": "no_route no_route no_route no_route",
+        "/everyones": "c c c c",
+        "/common/mcp": "c c c c",
+        "/Bad/mcp": "no_route no_route no_route no_route",
+    }
+    await _until(proxy, "/mine", "c")
+    found = {
+        path: " ".join([await _asked(proxy, path, who) for who in ("acme", "reader", "other", "")]) for path in expected
+    }
+    assert found == expected
+    problems = next(line for line in proxy.lines if line["event"] == "rows of the registry left out")["problems"]
+    assert [problem.split(": ")[0] for problem in problems] == [
+        "tenant acme, server Bad",
+        "tenant acme, route mine",
+        "tenant other, route stolen",
+        "tenant other, route stolen",
+    ]
+    await execute(dsn, "UPDATE routing_rules SET is_enabled = false WHERE name = 'mine'")
+    await _until(proxy, "/mine", "no_route")
+
+
+async def _until(proxy: ProxyProcess, path: str, answer: str) -> None:
+    """Wait until the proxy knows of what was committed."""
+    async with asyncio.timeout(5):
+        while await _asked(proxy, path, "acme") != answer:
+            await asyncio.sleep(0.05)
