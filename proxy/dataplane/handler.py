@@ -41,7 +41,7 @@ class Handler:
         self._recorder.begin(ctx)
         try:
             check_host_and_origin(ctx.head, ctx.snapshot.origins)  # 403
-            authenticate(ctx, self._live.admission, time.time())  # 401, 403, 503, before the body is read
+            authenticate(ctx, self._live.admission, time.time())  # 400, 401, 403, 503
             await read_message(ctx)  # 400, 404, 408, 413, 415
             match_route(ctx)  # 404, 405
             authorize(ctx, self._live.admission, time.time())  # 403, 404
