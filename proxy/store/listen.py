@@ -27,7 +27,10 @@ _ANSWER_S: Final = 1.0
 _SILENCE_S: Final = 2.0
 #: More notices than this between two steps are answered by reading everything once.
 _MOST: Final = 5000
-_LOST: Final = (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError)
+#: The last one is what asyncpg raises when the server's farewell is there before our next statement.
+_LOST: Final = (
+    OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

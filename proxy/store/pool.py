@@ -27,8 +27,9 @@ _Result = TypeVar("_Result")
 _NAME: Final = re.compile(r"/\* ([a-z][a-z0-9_.]{0,62}) \*/ ")
 #: The server ends a slow statement itself; the connection is cut only if it says nothing for this much longer, seconds.
 _GRACE_S: Final = 0.1
-#: What asyncpg raises when a connection cannot be had, or is lost.
-_LOST: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+#: What asyncpg raises when a connection cannot be had, or is lost; the last one when the server's farewell is there
+#: before our next statement.
+_LOST: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 _SLOW: Final = (asyncpg.QueryCanceledError, asyncpg.LockNotAvailableError)
 
 
@@ -113,7 +114,7 @@ class Session:
         except _SLOW:
             self._numbers.slow += 1
             raise TooSlow("a statement took too long") from None
-        except (*_LOST, asyncpg.InternalClientError):
+        except _LOST:
             if _gone(self._connection):
                 raise Unavailable("the connection was lost") from None
             raise

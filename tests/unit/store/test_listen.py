@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import psutil
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from proxy.store import listen
 from proxy.store.listen import Heard, Notice, Notices, parse
+from tests.harness import Wire, scripted_upstream
 from tests.unit.store.engine import empty_database, execute, login_dsn, migrated_database, owner_dsn
 
 TELL = "SELECT pg_notify('mcp_manager', $1)"
@@ -96,6 +98,36 @@ async def test_a_connection_that_is_cut_is_made_again_and_the_gap_is_told(name: 
     assert steps[-1] == Heard(missed=True, connected=True)
     assert any(not step.connected for step in steps)
     assert notices.failures == 1
+
+
+@asynccontextmanager
+async def farewell() -> AsyncIterator[str]:
+    """The DSN of a server that lets everyone in and says good-bye in the same breath, as one does that is stopped at
+    that moment."""
+    ready = message(b"R", bytes(4)) + message(b"S", b"server_version\0" + b"18.0\0") + message(b"Z", b"I")
+    fatal = message(b"E", b"SFATAL\0VFATAL\0C57P01\0Mterminating connection\0\0")
+
+    async def serve(wire: Wire) -> None:
+        await wire.reader.readexactly(8)
+        await wire.send(ready + fatal)
+        await wire.reader.read()
+
+    async with scripted_upstream(serve) as server:
+        yield f"postgresql://u:p@127.0.0.1:{server.port}/x?sslmode=disable"
+
+
+def message(kind: bytes, content: bytes) -> bytes:
+    """One message of PostgreSQL's protocol."""
+    return kind + (len(content) + 4).to_bytes(4, "big") + content
+
+
+async def test_a_server_that_ends_the_connection_as_it_is_made_is_away() -> None:
+    """A step says so, and does not fail."""
+    async with farewell() as dsn:
+        notices = Notices(dsn, time.monotonic, lambda: 0.5)
+        assert await notices.step(0.05) == Heard()
+        assert notices.failures == 1
+        await notices.close()
 
 
 async def test_a_server_that_is_away_is_asked_ever_less_often() -> None:
