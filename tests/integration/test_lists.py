@@ -28,6 +28,7 @@ from tests.unit.store.engine import execute, login_dsn, migrated_database, owner
 ASK = b'{"jsonrpc":"2.0","id":1,"method":"tools/list"}'
 OPEN = {"name": "open", "annotations": {"readOnlyHint": True}}
 SECRET = {"name": "secret", "description": "for others"}
+WS_KEY = "AAAAAAAAAAAAAAAAAAAAAA=="
 #: Who is limited by the rule, and who is not.
 LIMITED, FREE = f"X-API-Key: {MINTED.text}", f"Authorization: Bearer {TOKEN_TEXT}"
 RULE = AccessRule("r1", SYSTEM_TENANT, "deny", subject_type="api_key", subject_id=KEY.id, tools=("secret",))
@@ -76,6 +77,7 @@ def config_of(upstream: ScriptedUpstream) -> dict[str, Any]:
         "servers": {
             "up": {"url": upstream.url},
             "legacy": {"url": f"http://127.0.0.1:{upstream.port}/sse", "transport": "sse"},
+            "ws": {"url": f"ws://127.0.0.1:{upstream.port}/ws", "transport": "websocket"},
         },
         "routes": [
             {"name": "filtered", "path": "/f", "servers": "up", "filter_lists": True},
@@ -282,6 +284,39 @@ async def test_a_revoked_credential_loses_its_streams(bench: Bench) -> None:
     _, text = app.metrics.exposition("")
     revoked_lines = [line for line in text.decode().splitlines() if 'outcome="revoked"' in line]
     assert sum(float(line.rsplit(" ", 1)[1]) for line in revoked_lines) == 2
+
+
+async def test_a_revoked_credential_loses_its_tunnels(bench: Bench) -> None:
+    """Whatever is under way in them."""
+    left = asyncio.Event()
+
+    async def script(wire: Wire) -> None:
+        await wire.request()
+        await wire.send(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\nhello")
+        try:
+            await wire.reader.read()
+        finally:
+            left.set()
+
+    bench.upstream.script = script
+    handshake = (
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13",
+        f"Sec-WebSocket-Key: {WS_KEY}",
+    )
+    client = await RawClient.connect(bench.port)
+    await client.send(get("/ws/mcp", LIMITED, *handshake))
+    assert (await client.head()).startswith(b"HTTP/1.1 101 ")
+    assert await client.reader.readexactly(5) == b"hello"
+    assert bench.app._streams.open_of_tenant("t1") == 1
+    bench.app.live.admission = admitting(*[row for row in ROWS if row is not KEY])
+    bench.app._cut_revoked()
+    assert await client.at_end()
+    async with asyncio.timeout(5):
+        await left.wait()
+    assert len(bench.app._streams) == 0
+    await client.close()
 
 
 # --- with a database ------------------------------------------------------------------------------------------------
