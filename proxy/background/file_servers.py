@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from proxy.store.database import Database
 
 #: How often it is looked whether there are others, seconds.
-LOOK_S: Final = 2.0
+STEP_S: Final = 2.0
 
 
 class FileServers:
