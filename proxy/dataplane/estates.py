@@ -41,7 +41,7 @@ class Estate:
     """Id of the tenant; the system tenant's for what all share."""
     slug: str
     servers: Mapping[str, OwnedServer]
-    """By name, in the order of names."""
+    """By name: those of the configuration file as written, then those of rows in the order of names."""
     routes: tuple[Route, ...]
     """Higher priorities first, then those of the configuration file as written, then by name. Every server that they
     name is there: in this estate, or else in the shared one."""
@@ -168,7 +168,7 @@ def _own(rows: Rows, shared: Mapping[str, bool], known: Holding | None) -> Holdi
 def _holding(
     rows: Rows, beneath: object, servers: Mapping[str, OwnedServer], routes: _Routes, known: Holding | None
 ) -> Holding:
-    estate = Estate(rows.tenant, rows.slug, dict(sorted(servers.items())), routes.in_order())
+    estate = Estate(rows.tenant, rows.slug, servers, routes.in_order())
     unusable = (
         rows.line(kind, reading.name, reading.problem)
         for kind, readings in (("server", rows.servers), ("route", rows.routes))

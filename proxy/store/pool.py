@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -88,29 +88,29 @@ class Session:
 
     async def fetch(self, statement: str, *values: object) -> list[Record]:
         """All rows. Raises Unavailable, and asyncpg.PostgresError for what is wrong with the statement or values."""
-        return await self._run(statement, self._connection.fetch(statement, *values))
+        return await self._run(self._connection.fetch, statement, *values)
 
     async def fetch_row(self, statement: str, *values: object) -> Record | None:
         """The first row. Raises as `fetch`."""
-        return await self._run(statement, self._connection.fetchrow(statement, *values))
+        return await self._run(self._connection.fetchrow, statement, *values)
 
     async def fetch_value(self, statement: str, *values: object) -> Any:
         """The first value of the first row. Raises as `fetch`."""
-        return await self._run(statement, self._connection.fetchval(statement, *values))
+        return await self._run(self._connection.fetchval, statement, *values)
 
     async def execute(self, statement: str, *values: object) -> str:
         """The status, such as `INSERT 0 1`. Raises as `fetch`."""
-        return await self._run(statement, self._connection.execute(statement, *values))
+        return await self._run(self._connection.execute, statement, *values)
 
-    async def _run(self, statement: str, answer: Awaitable[_Result]) -> _Result:
+    async def _run(self, ask: Callable[..., Awaitable[_Result]], statement: str, *values: object) -> _Result:
+        """`ask` is called here, because a connection that is gone raises before there is anything to await."""
         if _NAME.match(statement) is None:
-            answer.close()  # type: ignore[attr-defined]
             raise ValueError("a statement begins with its name: /* part.what */ SELECT ...")
         loop = asyncio.get_running_loop()
         began = loop.time()
         deadline = loop.call_later(self._statement_s + _GRACE_S, self._cut)
         try:
-            return await answer
+            return await ask(statement, *values)
         except _SLOW:
             self._numbers.slow += 1
             raise TooSlow("a statement took too long") from None

@@ -34,7 +34,7 @@ from tests.unit.store.test_migrate_schema_isolation import readable
 _Result = TypeVar("_Result")
 
 #: What a caller of the store has to reckon with, and a statement on a connection that was lost before it.
-EXPECTED: Final = (Unavailable, Unusable, Rejected, asyncpg.PostgresError, asyncpg.InterfaceError)
+EXPECTED: Final = (Unavailable, Unusable, Rejected, asyncpg.PostgresError)
 #: Tables that some call writes, with the column that names the tenant.
 WRITTEN: Final = {
     "tenants": "id",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.rig import Figure, raise_file_limit
-from tests.proofs import drain, reloads, stale
+from tests.proofs import drain, isolation, reloads, stale
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 #: Measurements that are scripts of their own and end with `failed: N`.
@@ -71,10 +71,22 @@ def stale_figures(short: bool) -> list[Figure]:
     ]
 
 
+def isolation_figures(short: bool) -> list[Figure]:
+    """Tenants on pooled connections, with every function of the store in every order."""
+    found = isolation.run(isolation.Length(steps=300) if short else isolation.Length())
+    _tell(found.notes)
+    print(f"steps: {found.steps} foreign_rows: {found.foreign_rows}")
+    return [
+        Figure(f"{found.steps} steps of tenants on pooled connections: foreign rows", found.foreign_rows, 0, ""),
+        Figure("  examples that failed", len(found.notes), 0, ""),
+    ]
+
+
 PROOFS: Final[dict[str, Callable[[bool], list[Figure]]]] = {
     "reloads": reload_figures,
     "drain": drain_figures,
     "stale": stale_figures,
+    "isolation": isolation_figures,
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import asyncpg
 import psutil
@@ -14,7 +14,7 @@ import pytest
 from proxy.store.circuit import Circuit
 from proxy.store.embedded import EmbeddedPostgres
 from proxy.store.pool import Bounds, Pool, TooSlow, Unavailable
-from tests.unit.store.engine import cluster, folder
+from tests.unit.store.engine import cluster, execute, folder
 
 BEGIN = "/* test.begin */ BEGIN"
 ONE = "/* test.one */ SELECT 1"
@@ -59,7 +59,8 @@ def frozen(server: EmbeddedPostgres) -> Iterator[None]:
         yield
     finally:
         for process in processes:
-            process.resume()
+            with suppress(psutil.NoSuchProcess):  # a backend that ended meanwhile
+                process.resume()
 
 
 async def test_a_transaction_is_kept_when_its_block_ends_well_and_only_then() -> None:
@@ -191,3 +192,17 @@ async def test_a_dsn_that_is_none_is_a_server_that_cannot_be_reached(dsn: str) -
     assert "hidden" not in str(refused.value)
     assert not await pool.probe()
     pool.close()
+
+
+async def test_a_connection_that_ends_between_two_statements_is_lost() -> None:
+    """The next statement says so like any other, and so does the commit."""
+    async with opened(cluster(), Bounds(connections=1)) as pool:
+        for asks_on in (True, False):
+            with pytest.raises(Unavailable):
+                async with pool.transaction(BEGIN) as session:
+                    pid = await session.fetch_value("/* test.pid */ SELECT pg_backend_pid()")
+                    await execute(cluster().owner_dsn, "SELECT pg_terminate_backend($1, 5000)", pid)
+                    await asyncio.sleep(0.05)  # the news is on its way to us
+                    if asks_on:
+                        await session.fetch(ONE)
+        assert await one(pool) == 1
