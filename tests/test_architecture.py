@@ -97,7 +97,7 @@ TESTED_ELSEWHERE: Final = {
     "dataplane/handler.py": "the order of the phases: tests/integration drives it over sockets",
     "dataplane/lane_aiohttp.py": "the lane behind the gate: tests/integration drives it over sockets",
     "dataplane/listener.py": "owns the gates: tests/integration drives it over sockets",
-    "dataplane/parts.py": "three fields without logic",
+    "dataplane/parts.py": "fields without logic",
 }
 
 
