@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from proxy.identity.principal import Source
 from proxy.mcp.methods import METHODS, UNKNOWN
 from proxy.mcp.sse import BoundaryTracker
 
@@ -138,15 +137,15 @@ class Streams:
                 held.end()
 
     def cut_unless(self, holds: Callable[[Principal], bool]) -> int:
-        """Reset what belongs to principals that are no longer let in; returns how many. `holds` is asked once for each
-        principal, and not for anonymous clients, who have nothing that could be revoked."""
+        """Reset what belongs to principals that are no longer let in, anonymous clients among them; returns how many.
+        `holds` is asked once for each principal."""
         verdicts: dict[int, bool] = {}
         lost: list[Held] = []
         for held in self._held:
             principal = held.principal
             verdict = verdicts.get(id(principal))
             if verdict is None:
-                verdict = verdicts[id(principal)] = principal.source is Source.ANONYMOUS or holds(principal)
+                verdict = verdicts[id(principal)] = holds(principal)
             if not verdict and not held.cut:
                 lost.append(held)
         for held in lost:

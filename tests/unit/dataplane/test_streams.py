@@ -166,10 +166,18 @@ async def test_who_is_no_longer_let_in_loses_everything_at_once() -> None:
         return principal is not ADA
 
     assert streams.cut_unless(holds) == 2
-    assert sorted(principal.id for principal in asked) == ["key:ada", "key:bob", "key:eve"]
+    assert sorted(principal.id for principal in asked) == ["anonymous", "key:ada", "key:bob", "key:eve"]
     assert [(client.end, ctx.outcome) for _, ctx, client in mine] == [("abort", "revoked")] * 2
     assert [(client.end, ctx.outcome) for _, ctx, client in others] == [("", "")] * 3
     assert streams.cut_unless(holds) == 0  # those that are cut are on their way out
+
+
+async def test_anonymous_streams_end_when_nobody_may_be_anonymous_any_more() -> None:
+    """As a reload may say."""
+    streams = Streams()
+    _, ctx, client = opened(streams, ANONYMOUS)
+    assert streams.cut_unless(lambda principal: principal is not ANONYMOUS) == 1
+    assert (client.end, ctx.outcome) == ("abort", "revoked")
 
 
 async def test_the_task_of_a_stream_that_is_cut_ends() -> None:
