@@ -13,6 +13,8 @@ import hashlib
 import hmac
 import itertools
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +26,7 @@ from urllib.parse import quote
 
 from proxy.identity.keys import Minted, PepperRing, digest_of, mint
 from proxy.identity.records import SYSTEM_TENANT
-from tests.harness import CALL, ProxyProcess, ScriptedUpstream, Wire, json_answer, post, running_proxy
+from tests.harness import CALL, ROOT, ProxyProcess, ScriptedUpstream, Wire, json_answer, post, running_proxy
 from tests.integration.blocking import Client, Server, connected
 from tests.integration.talk import SSE_HEAD, Answered, chunk, get
 from tests.unit.store.engine import execute, folder, login_dsn, migrated_template, owner_dsn
@@ -198,6 +200,11 @@ class Identified:
         """The answer to a message for a server, by its built-in path."""
         return self.ask(post(f"/{server}/mcp", body, *fields))
 
+    def reload(self, **sections: Any) -> None:
+        """Put a configuration in force: that of the start, with these sections over it."""
+        said = self.proxy.reload(self.config | sections)
+        assert said["event"] == "configuration in force", said
+
     def seen(self) -> list[bytes]:
         """Every request that any upstream saw, but for those of `settle`."""
         return [request for name, each in self.upstreams.items() if name != "probe" for request in each.seen]
@@ -302,6 +309,12 @@ def streaming(proxy: ProxyProcess, request: bytes) -> Iterator[Client]:
 def stream_of(path: str, *fields: str) -> bytes:
     """A request for a standing stream."""
     return get(path, "Accept: text/event-stream", *fields)
+
+
+def command(world: Identified, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command of an operator, with the configuration of the proxy."""
+    whole = [sys.executable, "-m", "proxy", *arguments, "-c", str(world.proxy.path)]
+    return subprocess.run(whole, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
 
 
 def state_files(world: Identified) -> dict[str, bytes]:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
@@ -17,7 +15,7 @@ from zlib import crc32
 import pytest
 
 from proxy.identity.keys import PREFIX, PepperRing, mint
-from tests.harness import CALL, ROOT, RawClient, post, scripted_upstream
+from tests.harness import CALL, RawClient, post, scripted_upstream
 from tests.inprocess import running_app
 from tests.integration.blocking import connected
 from tests.integration.identified import (
@@ -32,6 +30,7 @@ from tests.integration.identified import (
     api_key,
     bearer,
     call,
+    command,
     cookie,
     identified,
     later,
@@ -86,12 +85,6 @@ class Cast:
         answer = world.ask(request)
         assert_exact(answer, status)
         assert (len(world.seen()), world.connections()) == before
-
-
-def command(world: Identified, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """A command of an operator, with the configuration of the proxy."""
-    whole = [sys.executable, "-m", "proxy", *arguments, "-c", str(world.proxy.path)]
-    return subprocess.run(whole, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
 
 
 def assert_exact(answer: Answered, status: int) -> None:
@@ -449,7 +442,7 @@ def test_only_what_trusted_proxies_say_is_believed(cast: Cast) -> None:
     key = world.key("acme", allowed_ips=["10.0.0.1/32", "2001:db8::1/128"])
     world.settle()
     for trusting, section in TRUSTING.items():
-        world.proxy.reload({**world.config, "listen": {**world.config["listen"], **section}})
+        world.reload(listen={**world.config["listen"], **section})
         for fields, status in [case[1:] for case in ADDRESSES if case[0] == trusting]:
             request = post("/acme/mcp", CALL, *fields, api_key(key.text))
             if status == 200:
@@ -457,7 +450,7 @@ def test_only_what_trusted_proxies_say_is_believed(cast: Cast) -> None:
                 assert values(world.upstreams["acme"].seen[-1], "x-forwarded-for") != []
             else:
                 cast.refused(request, status)
-    world.proxy.reload(world.config)
+    world.reload()
 
 
 def test_a_key_for_other_places_is_403_and_tells_nothing(cast: Cast) -> None:
