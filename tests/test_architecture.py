@@ -65,7 +65,7 @@ DOORS: Final = {
     "pybreaker": ("dataplane/breaker.py",),
     "pydantic": ("admin/", "config/"),
     "pydantic_core": ("config/",),
-    "redis": ("dataplane/ratelimit.py",),
+    "redis": ("dataplane/ratelimit.py", "dataplane/redis_link.py"),
     "structlog": ("log.py",),
     "uvloop": ("app.py",),
     "yaml": ("config/loader.py",),
