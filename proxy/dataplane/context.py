@@ -37,8 +37,8 @@ class RequestContext:
     __slots__ = (
         "affinity_key", "body", "bytes_in", "bytes_out", "client_ip", "consumed", "denied", "draws", "endpoint",
         "envelope", "exchange", "fields", "first_byte_at", "head", "host", "message", "outcome", "path", "pinned",
-        "principal", "reader", "refusal", "revision", "route", "routing", "session", "snapshot", "started_at", "status",
-        "streaming", "target", "tries", "upstream",
+        "principal", "reader", "refusal", "revision", "route", "routing", "secure", "session", "snapshot", "started_at",
+        "status", "streaming", "target", "tries", "upstream",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, snapshot: Snapshot, now: float) -> None:
@@ -52,6 +52,8 @@ class RequestContext:
         self.host = head.host
         self.fields = head.fields
         self.client_ip = exchange.peer
+        #: The client came over TLS, to us or to a trusted proxy in front of us.
+        self.secure = exchange.secure
         self.principal: Principal = _NOBODY
         self.message: Message | None = None
         self.revision = ""

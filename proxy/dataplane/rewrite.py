@@ -142,7 +142,7 @@ def _foreign_cookies(ctx: RequestContext, pair: tuple[str, str]) -> Headers:
 
 
 def _forwarded(ctx: RequestContext, host: str, overridden: frozenset[str]) -> Headers:
-    added = [("X-Forwarded-For", ctx.client_ip), _PROTO[ctx.exchange.secure], _VIA[ctx.head.minor]]
+    added = [("X-Forwarded-For", ctx.client_ip), _PROTO[ctx.secure], _VIA[ctx.head.minor]]
     if host:
         added.insert(1, ("X-Forwarded-Host", host))
     return [pair for pair in added if pair[0].lower() not in overridden] if overridden else added

@@ -49,6 +49,10 @@ class ClientAddress:
         self._trusted = networks if networks else None
         self._fields = tuple(fields)
 
+    def secure(self, peer: str, fields: Mapping[str, str]) -> bool:
+        """Whether a trusted proxy says that the client's own connection to it was TLS."""
+        return self._trusted is not None and fields.get("x-forwarded-proto") == "https" and peer in self._trusted
+
     def of(self, peer: str, fields: Mapping[str, str]) -> str:
         """The address of the client whose request came over a connection from `peer`.
 

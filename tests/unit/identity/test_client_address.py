@@ -26,6 +26,16 @@ def test_without_trusted_proxies_the_connection_counts() -> None:
     assert FINDER.of("192.0.2.1", fields) == "192.0.2.1"
 
 
+def test_only_a_trusted_proxy_can_say_that_the_client_used_tls() -> None:
+    """Anyone else could claim it."""
+    address, claim = ClientAddress(TRUSTED), {"x-forwarded-proto": "https"}
+    assert address.secure("10.0.0.1", claim)
+    assert not address.secure("192.0.2.1", claim)
+    assert not address.secure("10.0.0.1", {"x-forwarded-proto": "http"})
+    assert not address.secure("10.0.0.1", {})
+    assert not ClientAddress(()).secure("10.0.0.1", claim)
+
+
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
