@@ -13,6 +13,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import re
 import select
 import sys
 import threading
@@ -45,6 +46,8 @@ _SECRET_NAMES: Final = frozenset(
      "passwd", "credential", "credentials", "private-key", "session-id")
 )  # fmt: skip
 _SECRET_ENDS: Final = ("-token", "-secret", "-password", "-api-key", "-private-key", "-session-id", "-credential")
+#: An API key, wherever somebody wrote it; its id may be shown.
+_API_KEY: Final = re.compile(r"([A-Za-z0-9]{12}_)[A-Za-z0-9]{43}")
 _NESTING: Final = 4
 _PLAIN: Final = orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE
 _ANY_KEY: Final = _PLAIN | orjson.OPT_NON_STR_KEYS
@@ -130,7 +133,8 @@ class BatchedStream:
 
 
 def printable(text: str, limit: int) -> str:
-    """At most `limit` characters, with everything that could move a cursor or break a line written as an escape."""
+    """About `limit` characters, no secret of an API key, and escapes for what could move a cursor or end a line."""
+    text = text if len(text) < 56 else _API_KEY.sub(rf"\1{'*' * 43}", text[: limit + 43])
     if len(text) > limit:
         text = f"{text[:limit]}..."
     return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -22,19 +22,19 @@ nothing else), so encoding them again gives the bytes that came."""
 
 @dataclass(slots=True)
 class Head:
-    """A request head that passed the strict grammar of `head.py`."""
+    """A request head that passed the strict grammar of `head.py`. Its repr shows nothing that may be a secret."""
 
     method: str
     """GET, HEAD, POST, DELETE or OPTIONS."""
     path: str
     """Path of the target as sent: never decoded, free of dot segments, empty segments and encoded slashes or dots."""
-    query: str
+    query: str = field(repr=False)
     """What follows the first '?', as sent; '' when there is none."""
     minor: int
     """0 for HTTP/1.0, 1 for HTTP/1.1."""
-    headers: Headers
+    headers: Headers = field(repr=False)
     """Every field."""
-    fields: dict[str, str]
+    fields: dict[str, str] = field(repr=False)
     """Lower-case name to value; repeats of a field that may repeat are joined with ', ' (RFC 9110 section 5.3)."""
     host: str
     """`Host` without its port, lower-case; IPv6 keeps its brackets."""

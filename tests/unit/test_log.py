@@ -232,6 +232,22 @@ def test_printable_text_is_printable_and_bounded(text: str, limit: int) -> None:
     assert len(shown) <= (limit + 3) * 10
 
 
+def test_the_secret_of_a_key_is_not_printed_wherever_it_stands() -> None:
+    """In a path, behind an escape, cut off by the limit; the id tells which key has to be revoked."""
+    secret = "S" * 43
+    for text in (
+        f"/acme/mcpm_0123456789aB_{secret}_01234567",
+        f"/%6dcpm_0123456789aB_{secret}",
+        f"{'x' * 20}_{secret}",
+    ):
+        for limit in (40, 60, 256):
+            assert "S" * 10 not in printable(text, limit)
+    assert printable(f"/mcpm_0123456789aB_{secret}_01234567/mcp", 99) == f"/mcpm_0123456789aB_{'*' * 43}_01234567/mcp"
+    two = f"/mcpm_0123456789aB_{secret}/mcpm_0123456789aB_{secret}"
+    assert all("S" not in printable(two, limit) for limit in range(130))
+    assert printable(f"/a-long-but-harmless-path/{'x' * 43}", 99).endswith("x" * 43)
+
+
 # --- other libraries ------------------------------------------------------------------------------------------------
 
 

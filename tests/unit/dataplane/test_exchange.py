@@ -38,3 +38,11 @@ def test_the_client_cannot_choose_how_the_lane_sees_its_connection() -> None:
     """HTTP/1.0, `Connection` and `Expect` are the gate's matter; the lane sees neither."""
     raw = b"POST /a HTTP/1.0\r\nHost: h\r\nConnection: close\r\nContent-Length: 2\r\n\r\n"
     assert parse_head(raw, Limits()).canonical() == b"POST /a HTTP/1.1\r\nHost: lane\r\nContent-Length: 2\r\n\r\n"
+
+
+def test_a_head_shows_no_secret() -> None:
+    """Wherever it is printed: of the request only what the log shows as well."""
+    raw = b"GET /path?token=planted HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer planted\r\n\r\n"
+    shown = repr(parse_head(raw, Limits()))
+    assert "/path" in shown
+    assert "planted" not in shown
