@@ -114,12 +114,13 @@ def _client_config(given: argparse.Namespace) -> int:
         names = list(config.servers)
         more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
         raise Misuse(f"no server of this name; there are: {', '.join(names[:_MOST_LISTED])}{more}")
+    keyed = not config.anonymous
     try:
         url = client_config.url_of(config, given.name)
         if given.client is None:
-            print(client_config.snippets(given.name, url, server.transport))
+            print(client_config.snippets(given.name, url, server.transport, keyed=keyed))
         else:
-            print(client_config.snippet(given.client, given.name, url, server.transport))
+            print(client_config.snippet(given.client, given.name, url, server.transport, keyed=keyed))
     except ValueError as error:
         raise Misuse(str(error)) from None
     return DONE

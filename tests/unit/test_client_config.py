@@ -17,7 +17,9 @@ URL = "https://mcp.example.com/github/mcp"
 
 def configured(listen: str = "{}", transport: str = "streamable_http") -> Config:
     """A configuration with the server `a`."""
-    text = f"listen: {listen}\nservers: {{a: {{url: 'http://x/', transport: {transport}}}}}\n"
+    text = (
+        f"auth: {{anonymous: true}}\nlisten: {listen}\nservers: {{a: {{url: 'http://x/', transport: {transport}}}}}\n"
+    )
     return parse(text, "config.yaml", {}, Path("/"))
 
 
@@ -136,3 +138,45 @@ def test_all_snippets_come_under_headings() -> None:
         f"# {heading}" for heading in CLIENTS.values()
     ]
     assert snippets("a", "ws://x/a/mcp", "websocket").count("(this client does not speak WebSocket)") == 3
+
+
+@pytest.mark.parametrize(
+    ("client", "shape"),
+    [
+        (
+            "claude-desktop",
+            {
+                "mcpServers": {
+                    "a": {
+                        "command": "npx",
+                        "args": ["-y", "mcp-remote", URL, "--header", "Authorization:${AUTHORIZATION}"],
+                        "env": {"AUTHORIZATION": "Bearer <MCP_MANAGER_KEY>"},
+                    }
+                }
+            },
+        ),
+        ("cursor", {"mcpServers": {"a": {"url": URL, "headers": {"Authorization": "Bearer ${env:MCP_MANAGER_KEY}"}}}}),
+        (
+            "vscode",
+            {
+                "inputs": [
+                    {"type": "promptString", "id": "mcp-manager-key", "description": "API key", "password": True}
+                ],
+                "servers": {
+                    "a": {"type": "http", "url": URL, "headers": {"Authorization": "Bearer ${input:mcp-manager-key}"}}
+                },
+            },
+        ),
+    ],
+)
+def test_where_a_key_is_needed_the_settings_say_where_it_comes_from(client: Client, shape: dict[str, Any]) -> None:
+    """And hold none."""
+    assert json.loads(snippet(client, "a", URL, keyed=True)) == shape
+
+
+def test_claude_code_shows_the_key_of_a_variable() -> None:
+    """On the command line as in the file of a project."""
+    command, _, text = snippet("claude-code", "a", URL, keyed=True).partition("\n\n")
+    assert command == f'claude mcp add --transport http a {URL} --header "Authorization: Bearer $MCP_MANAGER_KEY"'
+    entry = json.loads(text)["mcpServers"]["a"]
+    assert entry["headers"] == {"Authorization": "Bearer ${MCP_MANAGER_KEY}"}
