@@ -1,4 +1,5 @@
-"""The load generator: keep-alive connections that each send the next call when the last answer is complete.
+"""The load generator: keep-alive connections that each send the next call when the last answer is complete,
+or at a steady pace.
 
 As a process (`python -m benchmarks.load`) it reads one JSON order a line and prints one JSON report a line, so that it
 is started once and warm for every round. Every answer is checked: status, and the whole body.
@@ -41,6 +42,10 @@ class Order:
     """`json`, `sse` or `big`."""
     connections: int = 32
     seconds: float = 1.0
+    per_second: float = 0.0
+    """Calls of all connections together, evenly spread; 0: each sends the next call when the last answer is there."""
+    status: int = 200
+    """What all of them are answered; bodies are looked at when it is 200."""
 
     @classmethod
     def parse(cls, line: str) -> Order:
@@ -57,15 +62,23 @@ class Report:
     errors: int
     p50_ms: float
     p99_ms: float
+    max_ms: float
     seconds: float
 
 
 class Connection(asyncio.Protocol):
-    """One closed loop: send, wait for the complete answer, check it, send the next."""
+    """Send, wait for the complete answer, check it, send the next when it is due.
 
-    def __init__(self, requests: list[bytes], body: bytes, done: asyncio.Future[None]) -> None:
+    A call that is sent late because the answer before it was late counts from when it was due.
+    """
+
+    def __init__(self, requests: list[bytes], order: Order, first_s: float, done: asyncio.Future[None]) -> None:
+        """`first_s`: how long to wait with the first call."""
         self._requests = cycle(requests)
-        self._body = body
+        self._body = messages.ANSWERS[order.answer]
+        self._status = b"HTTP/1.1 %d " % order.status
+        self._pause_s = order.connections / order.per_second if order.per_second else 0.0
+        self._due_at = time.perf_counter() + first_s
         self._done = done
         self._buffer = b""
         self._sent_at = 0.0
@@ -76,13 +89,26 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start at once."""
         self.transport = cast(asyncio.Transport, transport)
-        self._send()
+        self._send_when_due()
+
+    def _send_when_due(self) -> None:
+        if self.stopping:
+            self.transport.close()
+            return
+        now = time.perf_counter()
+        if not self._pause_s:
+            self._due_at = now
+        if self._due_at > now:
+            asyncio.get_running_loop().call_later(self._due_at - now, self._send)
+        else:
+            self._send()
 
     def _send(self) -> None:
         if self.stopping:
             self.transport.close()
             return
-        self._sent_at = time.perf_counter()
+        self._sent_at = self._due_at
+        self._due_at += self._pause_s
         self.transport.write(next(self._requests))
 
     def data_received(self, data: bytes) -> None:
@@ -95,9 +121,10 @@ class Connection(asyncio.Protocol):
             return
         self._buffer = b""
         self.latencies_s.append(time.perf_counter() - self._sent_at)
-        if not data.startswith(b"HTTP/1.1 200") or content(data, end) != self._body:
+        wanted = data.startswith(self._status)
+        if not wanted or (self._status == b"HTTP/1.1 200 " and content(data, end) != self._body):
             self.errors += 1
-        self._send()
+        self._send_when_due()
 
     def _complete(self, data: bytes, end: int) -> bool:
         if len(data) - end < len(self._body) and data.startswith(b"HTTP/1.1 200"):
@@ -157,8 +184,9 @@ async def run(order: Order) -> Report:
     started = time.perf_counter()
     for number in range(order.connections):
         done: asyncio.Future[None] = loop.create_future()
-        turn = number % len(requests)
-        mine = Connection(requests[turn:] + requests[:turn], messages.ANSWERS[order.answer], done)
+        turn = number * len(requests) // order.connections
+        first_s = number / order.per_second if order.per_second else 0.0
+        mine = Connection(requests[turn:] + requests[:turn], order, first_s, done)
         await loop.create_connection(lambda mine=mine: mine, "127.0.0.1", order.port)  # type: ignore[misc]
         connections.append(mine)
         ends.append(done)
@@ -169,7 +197,8 @@ async def run(order: Order) -> Report:
     elapsed = time.perf_counter() - started
     latencies = sorted(second for connection in connections for second in connection.latencies_s)
     errors = sum(connection.errors for connection in connections) + len(late)
-    return Report(len(latencies), errors, percentile(latencies, 50) * 1e3, percentile(latencies, 99) * 1e3, elapsed)
+    p50_ms, p99_ms, max_ms = (percentile(latencies, percent) * 1e3 for percent in (50, 99, 100))
+    return Report(len(latencies), errors, p50_ms, p99_ms, max_ms, elapsed)
 
 
 def percentile(ordered: list[float], percent: float) -> float:

@@ -134,6 +134,13 @@ class Load(Process):
 
     def run(self, order: Order) -> Report:
         """Carry one order out; answers that were not right are an error, because they make any figure worthless."""
+        report = self.attempt(order)
+        if report.errors or not report.calls:
+            raise RuntimeError(f"wrong answers: {report} for {order}")
+        return report
+
+    def attempt(self, order: Order) -> Report:
+        """Carry one order out, whatever is answered."""
         child = self.child
         assert child.stdin is not None and child.stdout is not None
         child.stdin.write(json.dumps(asdict(order)) + "\n")
@@ -141,10 +148,7 @@ class Load(Process):
         line = child.stdout.readline()
         if not line:
             raise RuntimeError("the load generator died")
-        report = Report(**json.loads(line))
-        if report.errors or not report.calls:
-            raise RuntimeError(f"wrong answers: {report} for {order}")
-        return report
+        return Report(**json.loads(line))
 
 
 @contextlib.contextmanager

@@ -62,6 +62,9 @@ class Length:
     """The victims of a wave end at random moments in this time."""
 
 
+SHORT: Final = Length(each=2, news=("told", "untold"), spread_s=dict.fromkeys(NEWS, 0.5))
+
+
 @dataclass
 class Findings:
     """What was seen under one kind of news; times are seconds since the statement was sent."""

@@ -15,12 +15,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from benchmarks.load import percentile
 from benchmarks.rig import Figure, raise_file_limit
-from tests.proofs import drain, isolation, reloads, stale
+from tests.proofs import drain, isolation, outages, reloads, revocation, stale, strangers
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 #: Measurements that are scripts of their own and end with `failed: N`.
-SCRIPTS: Final = ("latency", "idle_streams", "disconnect")
+SCRIPTS: Final = ("latency", "idle_streams", "disconnect", "key_timing", "identity_cost")
 
 
 def reload_figures(short: bool) -> list[Figure]:
@@ -82,11 +83,73 @@ def isolation_figures(short: bool) -> list[Figure]:
     ]
 
 
+def revocation_figures(short: bool) -> list[Figure]:
+    """Credentials that end while they are in use."""
+    figures = []
+    for news, found in asyncio.run(revocation.run(revocation.SHORT if short else revocation.Length())).items():
+        _tell(found.notes[:10])
+        refused, cut = sorted(found.refused_s), sorted(found.cut_s)
+        soon_s = 1 if news == "told" else 5
+        figures += [
+            Figure(f"{found.victims} ended, replicas {news}: refused, p99", percentile(refused, 99), soon_s, "s"),
+            Figure("  refused, worst", refused[-1], 5, "s"),
+            Figure(f"  {found.streams} streams and WebSockets cut, worst", cut[-1], 5, "s"),
+            Figure(f"  of {found.calls} calls, refused before the end", found.early, 0, ""),
+            Figure("  answered again after a refusal", found.again, 0, ""),
+            Figure(f"  of {found.bystander_calls} calls of bystanders, refused", found.harmed, 0, ""),
+        ]
+    return figures
+
+
+def outage_figures(short: bool) -> list[Figure]:
+    """PostgreSQL stopped, frozen and slow, and not there at the start."""
+    length, figures = outages.SHORT if short else outages.Length(), []
+    for kind, found in asyncio.run(outages.run(length)).items():
+        _tell(found.notes[:10])
+        here, there = found.slowest_ms
+        print(f"  slowest call while it was {kind}: {here:.0f} ms, at the other proxy {there:.0f} ms")
+        figures += [
+            Figure(f"{kind} for {length.outage_s:g} s, {found.calls} calls: failed", found.failed, 0, ""),
+            Figure("  p99, by that before", found.p99_ratio, 5 if short else 1.1, "x"),
+            Figure("  unknown credentials are 503 after", found.noticed_s, 4, "s"),
+            Figure("  unknown credentials that were answered otherwise", found.let_slip, 0, ""),
+            Figure("  well-known refusals that changed", found.changed, 0, ""),
+            Figure("  unknown credentials are 401 again after", found.healed_s, 2, "s"),
+            Figure("  a new key is accepted after", found.new_key_s, 2, "s"),
+        ]
+    cold = asyncio.run(outages.start_cold())
+    return [
+        *figures,
+        Figure("started without PostgreSQL: serves after", cold.started_s, 10, "s"),
+        Figure("  known credentials refused, with a copy", cold.known_refused, 0, ""),
+        Figure("  other credentials not answered 503", cold.unknown_wrong, 0, ""),
+        Figure("  well after the return in", cold.healed_s, 2, "s"),
+    ]
+
+
+def stranger_figures(short: bool) -> list[Figure]:
+    """A thousand unknown credentials a second."""
+    found = asyncio.run(strangers.run(strangers.SHORT if short else strangers.Length()))
+    shown = ", ".join(f"{place} {p99_ms:.2f}" for place, p99_ms in found.p99_ms.items())
+    print(f"  p99 of good calls in ms with strangers {shown}")
+    print(f"  statements a second: {found.statements_without:.1f} without strangers, {found.statements_with:.1f} with")
+    return [
+        Figure(f"{found.strangers} strangers, {found.per_second:.0f} a second: not answered 401", found.wrong, 0, ""),
+        Figure(f"  of {found.calls} good calls, failed", found.failed, 0, ""),
+        Figure("  statements for each stranger", found.statements_per_stranger, 0.1 if short else 0.01, ""),
+        Figure("  p99 of good calls, by that with strangers elsewhere", found.p99_ratio, 5 if short else 1.2, "x"),
+        Figure("  memory grown by", found.grown_kib / 1024, 4, "MiB"),
+    ]
+
+
 PROOFS: Final[dict[str, Callable[[bool], list[Figure]]]] = {
     "reloads": reload_figures,
     "drain": drain_figures,
     "stale": stale_figures,
     "isolation": isolation_figures,
+    "revocation": revocation_figures,
+    "outages": outage_figures,
+    "strangers": stranger_figures,
 }
 
 

@@ -1,5 +1,5 @@
-"""`make proofs` counts what misses its target. The proofs themselves run in short form in tests/test_benchmarks.py,
-tests/integration/test_reload.py, test_drain.py and test_upstream_connections.py."""
+"""`make proofs` counts what misses its target. Proofs run in short form here, in test_isolation.py, and in
+tests/test_benchmarks.py, tests/integration/test_reload.py, test_drain.py and test_upstream_connections.py."""
 
 from __future__ import annotations
 
@@ -9,6 +9,14 @@ import pytest
 
 from benchmarks.rig import Figure
 from tests.proofs import run
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("name", ["revocation", "outages", "strangers"])
+def test_a_proof_meets_its_targets_in_its_short_form(name: str) -> None:
+    """A few seconds, or a few for each kind of outage; latencies may be further apart than in full length."""
+    assert run.run_proof(name, short=True) == 0
 
 
 @pytest.mark.slow
