@@ -91,7 +91,7 @@ class UpstreamTls(Model):
 class Server(Model):
     """One upstream MCP server."""
 
-    url: Url
+    url: Url = Field(repr=False)
     """Where requests go: sent to as it is, never joined with the client's path. The client's query is forwarded unless
     this URL has one of its own."""
     transport: Literal["streamable_http", "sse", "websocket"] = "streamable_http"

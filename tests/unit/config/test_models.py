@@ -51,3 +51,8 @@ def test_a_dump_shows_no_credential() -> None:
     server = {"url": "http://a/", "headers": {"Authorization": "Bearer topsecret"}}
     shown = config(servers={"a": server})
     assert "topsecret" not in repr(shown) + str(shown.model_dump()) + shown.model_dump_json()
+
+
+def test_a_repr_shows_no_url() -> None:
+    """A token may stand in its query."""
+    assert "topsecret" not in repr(config(servers={"a": {"url": "http://a/?token=topsecret"}}))
