@@ -1,0 +1,63 @@
+"""One real Redis (Valkey) for every test of a process, and others for tests that stop it."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import random
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import cache
+
+from redis.asyncio import Redis
+
+from proxy.dataplane.redis_link import RedisLink
+from proxy.store.embedded import EmbeddedRedis
+from tests.unit.store.engine import aside, folder
+
+
+@cache
+def server() -> EmbeddedRedis:
+    """The server that is shared; it ends with the process."""
+    engine = EmbeddedRedis(folder() / "redis")
+    aside(engine.start)
+    atexit.register(lambda: asyncio.run(engine.stop()))
+    return engine
+
+
+@asynccontextmanager
+async def own_server() -> AsyncIterator[EmbeddedRedis]:
+    """A server that may be stopped, frozen and broken."""
+    engine = EmbeddedRedis(folder() / "redis")
+    await engine.start()
+    try:
+        yield engine
+    finally:
+        await engine.stop()
+
+
+@asynccontextmanager
+async def link_to(engine: EmbeddedRedis) -> AsyncIterator[RedisLink]:
+    """An open link."""
+    link = RedisLink(engine.url, time.monotonic, random.random)
+    await link.open()
+    try:
+        yield link
+    finally:
+        await link.close()
+
+
+@asynccontextmanager
+async def client_of(engine: EmbeddedRedis) -> AsyncIterator[Redis]:
+    """redis-py itself, to look at and to change what the server has."""
+    async with Redis.from_url(engine.url, protocol=2) as client:
+        yield client
+
+
+@asynccontextmanager
+async def empty_server() -> AsyncIterator[EmbeddedRedis]:
+    """The shared server with nothing in it."""
+    async with client_of(server()) as client:
+        await client.flushall()
+    yield server()
