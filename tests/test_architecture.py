@@ -59,6 +59,7 @@ DOORS: Final = {
     "aiohttp": ("admin/", "dataplane/client.py", "dataplane/connector.py", "dataplane/lane_aiohttp.py"),
     "asyncpg": ("store/",),
     "cryptography": ("dataplane/affinity.py", "store/registry_file.py"),
+    "hiredis": ("dataplane/redis_lane.py",),
     "multidict": ("dataplane/connector.py",),  # a type of aiohttp's, like yarl
     "orjson": ("",),
     "prometheus_client": ("admin/", "metrics.py"),

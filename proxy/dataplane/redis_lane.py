@@ -9,18 +9,25 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import hiredis
+from hiredis import ReplyError
 
-__all__ = ["Answer", "Lane"]
+__all__ = ["Answer", "Lane", "ReplyError", "pack"]
 
 Answer = Callable[[list[Any] | None], None]
-"""Called once: with a reply for each command (`hiredis.ReplyError` for those that failed), or None: no answer."""
+"""Called once: with a reply for each command (`ReplyError` for those that failed), or None: no answer."""
 
 #: A timer that comes later than this finds a loop that was busy: answers may be there unread; seconds.
 _LATE_S: Final = 0.005
+
+
+def pack(arguments: Sequence[Any]) -> bytes:
+    """A command in bytes. `SCRIPT LOAD` is one argument to redis-py, and two to Redis."""
+    packed: bytes = hiredis.pack_command((*arguments[0].split(), *arguments[1:]))
+    return packed
 
 
 class _Waiting:

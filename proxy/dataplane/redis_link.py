@@ -13,14 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-import hiredis
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from proxy.dataplane.redis_lane import Answer, Lane
+from proxy.dataplane.redis_lane import Answer, Lane, ReplyError, pack
 
 __all__ = ["BUDGET_S", "RedisGone", "RedisLink"]
 
@@ -141,7 +140,7 @@ class RedisLink:
         future: asyncio.Future[list[Any] | None] = asyncio.get_running_loop().create_future()
         if self._lane is None:
             raise RedisGone("not connected")
-        packed = b"".join(map(_pack, (arguments for arguments, _ in commands)))
+        packed = b"".join(pack(arguments) for arguments, _ in commands)
         self._lane.send(packed, len(commands), lambda replies: _tell(future, replies), budget_s)
         replies = await future
         if replies is None:
@@ -149,7 +148,7 @@ class RedisLink:
         return [self._read(reply, *command) for reply, command in zip(replies, commands, strict=True)]
 
     def _read(self, reply: Any, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
-        if isinstance(reply, hiredis.ReplyError):
+        if isinstance(reply, ReplyError):
             self.refused()
             raise RedisGone("refused: " + str(reply).split(" ", 1)[0][:20])
         read = self._client.response_callbacks.get(arguments[0])
@@ -183,12 +182,6 @@ def _everything(pipeline: Pipeline) -> None:
     """What a Redis that is of use can do: write, and be the master."""
     pipeline.set(_PROBE_KEY, 1, px=_PROBE_MS)
     pipeline.execute_command("ROLE")
-
-
-def _pack(arguments: Sequence[Any]) -> bytes:
-    """`SCRIPT LOAD` is one argument to redis-py, and two to Redis."""
-    packed: bytes = hiredis.pack_command((*arguments[0].split(), *arguments[1:]))
-    return packed
 
 
 def _tell(future: asyncio.Future[list[Any] | None], replies: list[Any] | None) -> None:
