@@ -1,7 +1,7 @@
 """The configuration: every key, its type, its default and what it means. This file is the reference.
 
-Owns shapes only: servers here, routes in `routes.py`, the proxy's own side in `listening.py`, `auth.py` and
-`stores.py`. Reading files, secrets and error places is `loader.py`; nothing here does I/O. Unknown keys are errors
+Owns shapes only: servers here, routes in `routes.py`, the proxy's own side in `listening.py`, `auth.py`, `limits.py`
+and `stores.py`. Reading files, secrets and error places is `loader.py`; nothing here does I/O. Unknown keys are errors
 everywhere. Durations and sizes are written `5s`, `4MiB`; in code they are seconds and bytes.
 """
 
@@ -14,6 +14,7 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from proxy.config.auth import Auth
 from proxy.config.fields import FieldName, FieldValue, File, Model, Name, Strategy, Url, once
+from proxy.config.limits import Blocking, LimitRule, RateLimits, RateLimitsWritten
 from proxy.config.listening import Admin, Drain, Limits, Listen, ListenTimeouts, Log, Metrics, Sessions, Tls
 from proxy.config.routes import Affinity, Mirror, Route, RouteServer, When
 from proxy.config.stores import Postgres, Redis, Registry
@@ -23,8 +24,10 @@ __all__ = [
     "Admin",
     "Affinity",
     "Auth",
+    "Blocking",
     "Config",
     "Drain",
+    "LimitRule",
     "Limits",
     "Listen",
     "ListenTimeouts",
@@ -34,6 +37,7 @@ __all__ = [
     "Model",
     "Pool",
     "Postgres",
+    "RateLimits",
     "Redis",
     "Registry",
     "Route",
@@ -140,6 +144,8 @@ class Config(Model):
     """What tenants keep in PostgreSQL."""
     redis: Redis | None = None
     """Where replicas count together; absent: each counts for itself."""
+    limits: RateLimitsWritten = None
+    """How much anyone may use; absent: no limits. `default` stands for a group with nothing in it."""
     state_dir: Annotated[File, Field(validate_default=True)] = ".mcp-manager"
     """Directory for what must survive a restart; relative to the configuration file."""
     servers: Annotated[dict[Name, Server], Field(min_length=1)]
