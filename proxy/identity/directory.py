@@ -94,11 +94,12 @@ class Directory:
         return entry.principal
 
     def holds(self, principal: Principal, now: float) -> bool:
-        """Whether a principal who was let in earlier would be let in now: long streams ask from time to time."""
+        """Whether a principal who was let in earlier would be let in now, as the same: long streams ask from time to
+        time."""
         if principal.source is Source.ANONYMOUS:
             return True
         entry = self._by_place.get((principal.source.value, principal.key_id))
-        return entry is not None and entry.holds(now) and entry.principal.scopes == principal.scopes
+        return entry is not None and entry.holds(now) and _means_the_same(entry.principal, principal)
 
     def patched(self, put: Iterable[Record] = (), removed: Iterable[Place] = ()) -> Directory:
         """A new directory with these records in place of those of the same ids, and without the removed ones.
@@ -176,6 +177,11 @@ class Directory:
         if not tenants and not users:
             return set()
         return {place for place in self._by_place if _belongs(self._records[place], tenants, users)}
+
+
+def _means_the_same(one: Principal, other: Principal) -> bool:
+    """Whether both see the same tenant's servers and may do the same with them."""
+    return one.tenant == other.tenant and one.scopes == other.scopes and one.allowed == other.allowed
 
 
 def place_of(record: Record) -> Place:

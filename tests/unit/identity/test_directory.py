@@ -209,7 +209,7 @@ def test_a_row_that_moves_to_another_text_leaves_the_old_one() -> None:
 
 
 def test_a_long_stream_can_ask_whether_it_still_may() -> None:
-    """Without the credential: revoked, expired, disabled, or with fewer scopes than it began with."""
+    """Without the credential: revoked, expired, disabled, or with other rights or another tenant than it began with."""
     principal = ask(DIRECTORY)
     assert DIRECTORY.holds(principal, NOW)
     assert DIRECTORY.patched(rotated(KEY, mint(RING), SOON)).holds(principal, NOW)
@@ -219,7 +219,10 @@ def test_a_long_stream_can_ask_whether_it_still_may() -> None:
         [replace(KEY, expires_at=MOMENT)],
         [replace(TENANT, status="suspended")],
         [replace(KEY, scopes=("proxy",))],
+        [replace(KEY, allowed_servers=("other",))],
+        [replace(KEY, tenant_id="t2"), replace(TENANT, id="t2", slug="globex")],
     ]
+    assert DIRECTORY.patched([replace(KEY, requests_per_minute=5)]).holds(principal, NOW)
     assert not any(DIRECTORY.patched(change).holds(principal, NOW) for change in changes)
     assert not DIRECTORY.patched(removed=[place_of(KEY)]).holds(principal, NOW)
     assert Directory(RING).holds(anonymous(), NOW)
