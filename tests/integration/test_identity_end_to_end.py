@@ -137,6 +137,20 @@ def test_each_tenant_has_its_own_server_of_a_name(world: Identified) -> None:
             assert len(world.upstreams[upstream].seen) == seen + 1
 
 
+def test_each_request_of_a_connection_shows_its_own_credential(world: Identified) -> None:
+    """Who came before on the same connection lends nobody anything, pipelined or one by one."""
+    acme, globex = world.key("acme"), world.key("globex")
+    world.settle()
+    asked = [(api_key(acme.text),), (), (api_key(globex.text),), (bearer("nothing"),), (api_key(acme.text),)]
+    requests = [post("/acme/mcp", CALL, *fields) for fields in asked]
+    with connected(world.proxy) as client:
+        client.send(b"".join(requests))
+        assert [client.answer()[0] for _ in asked] == [200, 401, 404, 401, 200]
+        for request, status in zip(requests, (200, 401, 404, 401, 200), strict=True):
+            client.send(request)
+            assert client.answer()[0] == status
+
+
 # --- limits of a key -------------------------------------------------------------------------------------------------
 
 
@@ -449,6 +463,17 @@ def test_a_server_that_is_denied_is_passed_over(world: Identified) -> None:
     assert world.ask(post("/pool", CALL, api_key(none.text))).status == 403
 
 
+def test_what_nobody_reads_takes_every_right(world: Identified) -> None:
+    """On a route that inspects nothing a body may be anything: only who may do anything may send one."""
+    allowed = {"a key": {}, "tools": {"allowed_tools": ["*"]}, "some tools": {"allowed_tools": ["open*"]},
+               "a reader": {"scopes": ["proxy", "read"]}, "a server": {"allowed_servers": ["acme"]}}  # fmt: skip
+    keys = {name: world.key("acme", **columns) for name, columns in allowed.items()}
+    world.route("acme", "/raw", ["acme"], options='{"inspect": "none"}')
+    world.settle()
+    got = {name: world.ask(post("/raw", LIST, api_key(key.text))).status for name, key in keys.items()}
+    assert got == {"a key": 200, "tools": 200, "some tools": 403, "a reader": 403, "a server": 200}
+
+
 # --- lists -----------------------------------------------------------------------------------------------------------
 
 
@@ -519,6 +544,29 @@ def test_an_open_stream_ends_with_its_credential(world: Identified) -> None:
         with pytest.raises(TimeoutError):
             while kept.receive():
                 pass
+
+
+LESS: Final = [
+    "UPDATE \"user\" SET tenant_id = (SELECT id FROM tenants WHERE slug = 'globex') WHERE id = $1",
+    "UPDATE \"user\" SET role = 'viewer' WHERE id = $1",
+    "UPDATE enhanced_api_keys SET allowed_servers = '{other}' WHERE user_id = $1",
+]
+
+
+@pytest.mark.parametrize("statement", LESS, ids=["another tenant", "another role", "other servers"])
+def test_an_open_stream_ends_when_its_client_becomes_another(world: Identified, statement: str) -> None:
+    """What it was let in for is no longer what it may do."""
+    user = world.user("acme")
+    token = f"sign-in-of-{user}"
+    world.session(user, token)
+    key = world.key("acme", user_id=user)
+    world.settle()
+    field = api_key(key.text) if "api_keys" in statement else bearer(token)
+    with streaming(world.proxy, stream_of("/acme/mcp", field)) as client:
+        world.sql(statement, user)
+        began = time.monotonic()
+        client.rest()
+        assert time.monotonic() - began < 5
 
 
 async def switch(wire: Wire) -> None:
