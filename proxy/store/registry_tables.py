@@ -15,7 +15,7 @@ from proxy.store.rows import Row
 PAGE: Final = 1000
 #: Rows that one query takes the hashes of, at 2 or 3 us each.
 HASHED: Final = 20_000
-_JSON: Final = frozenset(("headers", "options", "conditions", "target_servers", "rules", "value"))
+_JSON: Final = frozenset(("headers", "options", "conditions", "target_servers", "costs", "rules", "value"))
 _UUID: Final = frozenset(("tenant_id", "server_id"))
 _CLOCK: Final = frozenset(("daily_from", "daily_until"))
 _TIME: Final = frozenset(

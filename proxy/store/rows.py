@@ -153,6 +153,7 @@ class LimitRow(Row):
     """`rate_limit_configs`."""
 
     tenant_id: str
+    name: str
     level: str
     subject: str | None
     capacity: int
@@ -161,6 +162,8 @@ class LimitRow(Row):
     window_s: int | None
     window_limit: int | None
     on_store_error: str
+    enforce: bool
+    costs: dict[str, Any]
     is_enabled: bool
 
 

@@ -33,8 +33,8 @@ INSERT INTO enhanced_api_keys (id, tenant_id, user_id, name, secret_hmac, allowe
   VALUES ('abcdefghijkl', '{ACME}', 'ada', 'k', sha256('k'), '{{10.0.0.0/8}}');
 INSERT INTO api_keys (tenant_id, name, key_hash) VALUES ('{ACME}', 'l', sha256('l'));
 INSERT INTO api_tokens (tenant_id, name, token_hash) VALUES ('{ACME}', 't', sha256('t'));
-INSERT INTO rate_limit_configs (tenant_id, name, level, capacity, refill_per_minute)
-  VALUES ('{SYSTEM}', 'g', 'global', 9, 5000);
+INSERT INTO rate_limit_configs (tenant_id, name, level, capacity, refill_per_minute, costs)
+  VALUES ('{SYSTEM}', 'g', 'global', 9, 5000, '{{"tools": {{"a/b": 2}}}}');
 INSERT INTO feature_flags (tenant_id, key, rules) VALUES ('{ACME}', 'f', '[{{"x": 1}}]');
 INSERT INTO maintenance_windows (tenant_id, title, starts_at, ends_at)
   VALUES ('{ACME}', 'now', now(), now() + '1 h'), ('{ACME}', 'past', now() - '2 h'::interval, now() - '1 h'::interval);
@@ -109,7 +109,8 @@ async def test_every_table_is_read_as_plain_values(database: Database) -> None:
     )
     assert only(found, "api_keys").key_hash == hashlib.sha256(b"l").digest()
     assert only(found, "api_tokens").token_hash == hashlib.sha256(b"t").digest()
-    assert only(found, "rate_limit_configs").refill_per_minute == 5000
+    limit = only(found, "rate_limit_configs")
+    assert (limit.name, limit.refill_per_minute, limit.enforce, limit.costs) == ("g", 5000, True, {"tools": {"a/b": 2}})
     assert only(found, "feature_flags").rules == [{"x": 1}]
     assert only(found, "maintenance_windows").status == "scheduled"
     assert only(found, "system_configs").value == "y"

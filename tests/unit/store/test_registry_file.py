@@ -65,7 +65,8 @@ EMPTY: Registry = {name: {} for name in TABLES}
 def limits(number: int) -> Registry:
     """A registry with so many rows, of which one holds a secret."""
     row = rows.ServerRow("s", "t", "planted", "http://x/", "sse", {"Authorization": "planted"}, {}, (), True)
-    limit = [rows.LimitRow(f"l{n}", "t", "global", None, 1, 2.0, 1, None, None, "local", True) for n in range(number)]
+    rest: tuple[Any, ...] = (None, 1, 2.0, 1, None, None, "local", True, {}, True)
+    limit = [rows.LimitRow(f"l{n}", "t", f"limit {n}", "global", *rest) for n in range(number)]
     return {**EMPTY, "mcp_servers": {"s": row}, "rate_limit_configs": {one.id: one for one in limit}}
 
 
