@@ -16,12 +16,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from hmac import compare_digest
-from hmac import digest as hmac_digest
 from typing import Final
 from urllib.parse import unquote
 
 from proxy.errors import BadRequest, Unauthorized
-from proxy.identity.keys import MAX_LENGTH, PREFIX, digest_of, parse
+from proxy.identity.keys import MAX_LENGTH, PREFIX, Hmac, digest_of, parse
 
 AUTHORIZATION: Final = "authorization"
 API_KEY: Final = "x-api-key"
@@ -80,7 +79,7 @@ class CredentialReader:
 
     def __init__(self, cookie_secret: str = "", *, cookie_prefix: str = "better-auth") -> None:
         """`cookie_secret`: BETTER_AUTH_SECRET; without it cookies are no credentials and pass untouched."""
-        self._cookie_secret = cookie_secret.encode()
+        self._cookie_secret = Hmac(cookie_secret.encode()) if cookie_secret else None
         self._cookie_mark = f"{cookie_prefix}.session_token"
         self._cookie = frozenset((self._cookie_mark, f"__Secure-{self._cookie_mark}"))
         self._private = re.compile(_PRIVATE_COOKIES.format(prefix=re.escape(cookie_prefix)))
@@ -152,13 +151,13 @@ class CredentialReader:
     def _verified(self, value: str) -> str:
         """The token of `token.signature` when the signature is right, else ''. Padding, URL alphabet and URL encoding
         differ by the version of Better-Auth that wrote it."""
-        if len(value) > MAX_LENGTH:
+        if len(value) > MAX_LENGTH or self._cookie_secret is None:
             return ""
         token, _, signature = unquote(value).rpartition(".")
         signature = signature.rstrip("=").replace("-", "+").replace("_", "/") + "="
         if not token or not signature.isascii() or len(signature) != _SIGNATURE_LENGTH:
             return ""
-        expected = b2a_base64(hmac_digest(self._cookie_secret, token.encode(), "sha256"), newline=False)
+        expected = b2a_base64(self._cookie_secret.digest(token.encode()), newline=False)
         return token if compare_digest(signature.encode(), expected) else ""
 
 

@@ -60,7 +60,7 @@ class PepperRing:
         if not peppers or any(len(pepper) < MIN_PEPPER for pepper in peppers.values()):
             raise ValueError(f"a pepper has {MIN_PEPPER} bytes or more, and there is at least one")
         self._newest = max(peppers)
-        self._peppers = {version: _Hmac(pepper) for version, pepper in peppers.items()}
+        self._peppers = {version: Hmac(pepper) for version, pepper in peppers.items()}
         self._spare = self._peppers[self._newest]
 
     def hash(self, secret: str) -> tuple[bytes, int]:
@@ -75,17 +75,19 @@ class PepperRing:
         return compare_digest(digest, stored) and pepper is not None
 
 
-class _Hmac:
+class Hmac:
     """HMAC-SHA256 (RFC 2104) with one key, whose two pads are hashed once: 1.7 µs instead of 3.8 µs per digest."""
 
     __slots__ = ("_inner", "_outer")
 
     def __init__(self, key: bytes) -> None:
+        """A key of any length."""
         block = (key if len(key) <= _BLOCK else sha256(key).digest()).ljust(_BLOCK, b"\0")
         self._inner = sha256(bytes(byte ^ 0x36 for byte in block))
         self._outer = sha256(bytes(byte ^ 0x5C for byte in block))
 
     def digest(self, message: bytes) -> bytes:
+        """32 bytes."""
         inner, outer = self._inner.copy(), self._outer.copy()
         inner.update(message)
         outer.update(inner.digest())
