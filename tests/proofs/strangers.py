@@ -41,7 +41,7 @@ class Length:
     """Calls of those who are known."""
 
 
-SHORT: Final = Length(rounds=2, window_s=1.0)
+SHORT: Final = Length(rounds=1, window_s=1.0)
 
 
 @dataclass
