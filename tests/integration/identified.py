@@ -224,7 +224,20 @@ class Identified:
             time.sleep(0.02)
         return time.monotonic() - began
 
-    def settle_when_back(self) -> None:
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """PostgreSQL lets nobody in for the length of a `with`, and every connection is cut."""
+        maintenance, name = owner_dsn("postgres"), self.database
+        cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1"
+        waited(lambda: execute(maintenance, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false"))
+        try:
+            waited(lambda: execute(maintenance, cut, name))
+            yield
+        finally:
+            waited(lambda: execute(maintenance, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true"))
+        self._settle_when_back()
+
+    def _settle_when_back(self) -> None:
         """The same after PostgreSQL was away."""
         until = time.monotonic() + KNOWN_S
         while True:

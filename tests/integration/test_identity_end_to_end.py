@@ -603,6 +603,41 @@ def test_a_websocket_needs_a_credential_and_ends_with_it(world: Identified) -> N
         world.settle()
 
 
+# --- without PostgreSQL ----------------------------------------------------------------------------------------------
+
+
+def test_who_is_known_is_served_without_postgresql(world: Identified) -> None:
+    """By a proxy that runs and by one that starts from its copy; who may be new is asked to come back."""
+    user = world.user("acme")
+    key, brief = world.key("acme"), world.key("acme", expires_at=later(14))
+    world.session(user, "known-sign-in")
+    world.settle()
+    time.sleep(2.5)  # the copy is written
+    session = begun(world, "acme", api_key(key.text))
+    unknown = [api_key(mint(RING).text), bearer("new-token"), cookie("new-sign-in")]
+    wrong = [api_key(key.text[:-1]), bearer(f"{key.text}x"), f"Cookie: better-auth.session_token={signed('a', 'b')}"]
+    with world.away(), running_proxy(world.config) as fresh:
+        until = time.monotonic() + 20
+        while world.call("acme", unknown[0]).status != 503:
+            assert time.monotonic() < until
+        for proxy in (world.proxy, fresh):
+            for field in (api_key(key.text), bearer(brief.text), cookie("known-sign-in")):
+                assert ask(proxy, post("/acme/mcp", CALL, field)).status == 200
+            assert ask(proxy, post("/acme/mcp", LIST, api_key(key.text), session)).status == 200
+            assert ask(proxy, post("/globex/mcp", CALL, api_key(key.text))).status == 404
+            answers = [ask(proxy, post("/acme/mcp", CALL, field)) for field in unknown]
+            assert [answer.status for answer in answers] == [503] * 3
+            assert len({(answer.body, str(answer.fields)) for answer in answers}) == 1
+            assert answers[0].fields["retry-after"].isdigit()
+            assert ask(proxy, post("/acme/mcp", CALL)).status == 401
+            assert [ask(proxy, post("/acme/mcp", CALL, field)).status for field in wrong] == [401] * 3
+        while ask(fresh, post("/acme/mcp", CALL, api_key(brief.text))).status == 200:  # ends as always
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        assert ask(fresh, post("/acme/mcp", CALL, api_key(brief.text))).status == 401
+    assert world.call("acme", unknown[0]).status == 401
+
+
 # --- without credentials ---------------------------------------------------------------------------------------------
 
 

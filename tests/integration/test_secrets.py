@@ -47,11 +47,10 @@ from tests.integration.identified import (
     state_files,
     stream_of,
     streaming,
-    waited,
 )
 from tests.integration.talk import get
 from tests.integration.test_websocket import HANDSHAKE
-from tests.unit.store.engine import execute, folder, owner_dsn
+from tests.unit.store.engine import folder, owner_dsn
 
 #: Planted by us; those of the database and of the API key are made when the test begins.
 LEGACY: Final = "planted-legacy-key-8d21f0"
@@ -316,19 +315,14 @@ class Hunt:
     def without_database(self) -> None:
         """PostgreSQL lets nobody in, and comes back."""
         world = self.world
-        maintenance, name = owner_dsn("postgres"), world.database
-        waited(lambda: execute(maintenance, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false"))
-        waited(lambda: execute(maintenance, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                                            f"WHERE datname = '{name}'"))  # fmt: skip
         unknown = mint(RING).text
-        until = time.monotonic() + 10
-        while world.call("row", api_key(unknown)).status != 503:
-            assert time.monotonic() < until
-            time.sleep(0.1)
-        for fields in self.fields:
-            self.send(post("/row/mcp", CALL, *fields))
-        waited(lambda: execute(maintenance, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true"))
-        world.settle_when_back()
+        with world.away():
+            until = time.monotonic() + 10
+            while world.call("row", api_key(unknown)).status != 503:
+                assert time.monotonic() < until
+                time.sleep(0.1)
+            for fields in self.fields:
+                self.send(post("/row/mcp", CALL, *fields))
 
     # --- places -------------------------------------------------------------------------------------------------------
 
