@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import atexit
 import random
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cache
+from typing import Any
 
+import hiredis
 from redis.asyncio import Redis
 
 from proxy.dataplane.redis_link import RedisLink
@@ -53,6 +56,33 @@ async def client_of(engine: EmbeddedRedis) -> AsyncIterator[Redis]:
     """redis-py itself, to look at and to change what the server has."""
     async with Redis.from_url(engine.url, protocol=2) as client:
         yield client
+
+
+class Wire:
+    """A plain connection that takes commands as bytes, and waits."""
+
+    def __init__(self, engine: EmbeddedRedis) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(str(engine.sockets / "redis"))
+        self._reader = hiredis.Reader()
+        self.run("AUTH", Redis.from_url(engine.url).connection_pool.connection_kwargs["password"])
+
+    def run(self, *arguments: str | int | float | bytes) -> Any:
+        """The reply to a command; raises what Redis answers as an error."""
+        return self.send(hiredis.pack_command(arguments))
+
+    def send(self, packed: bytes) -> Any:
+        """The reply to a packed command."""
+        self._socket.sendall(packed)
+        while (reply := self._reader.gets()) is False:
+            self._reader.feed(self._socket.recv(65536))
+        if isinstance(reply, hiredis.ReplyError):
+            raise reply
+        return reply
+
+    def close(self) -> None:
+        """End it."""
+        self._socket.close()
 
 
 @asynccontextmanager
