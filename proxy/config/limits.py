@@ -204,7 +204,7 @@ class Weights(Model):
     unknown_route: _Weight = 0.5
     """A path that leads nowhere."""
     session_guess: _Weight = 1.0
-    """A session id that this proxy did not make."""
+    """A session id that this proxy did not make, or not for this client."""
     header_mismatch: _Weight = 0.5
     """Header fields that say something else than the body."""
     parse_error: _Weight = 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
 from proxy.config import Config, ConfigError, parse
 from proxy.config.limits import Blocking, LimitRule, Rate, RateLimits
+from proxy.config.schema import schema
 from proxy.identity.patterns import is_pattern
 from proxy.limits import scores
 
@@ -194,3 +197,29 @@ def test_what_would_not_work_is_refused(written: dict[str, Any]) -> None:
     """Of streams, fairness and blocking."""
     with pytest.raises(ConfigError):
         config(written)
+
+
+def test_the_manual_shows_limits_that_load() -> None:
+    """Both of its examples."""
+    manual = (Path(__file__).parents[3] / "docs/limits.md").read_text()
+    shortest, longest = (yaml.safe_load(text)["limits"] for text in re.findall(r"```yaml\n(.*?)```", manual, re.DOTALL))
+    assert limits_of(shortest) == RateLimits()
+    assert [one.name for one in limits_of(longest).rules] == ["tier-user", "search", "pay"]
+
+
+@pytest.mark.parametrize(
+    ("written", "fits"),
+    [
+        ("default", True),
+        (None, True),
+        ({"rules": [{"name": "r", "level": "key", "rate": "5/s"}]}, True),
+        ("defualt", False),
+        (5, False),
+        ({"rules": [{"name": "r", "level": "key", "rate": "5 per second"}]}, False),
+        ({"rules": [{"name": "r", "level": "key"}]}, False),
+    ],
+)
+def test_an_editor_marks_what_is_no_limit(written: Any, fits: bool) -> None:
+    """By the JSON Schema."""
+    document = {"servers": {"a": {"url": "http://127.0.0.1:9/"}}, "limits": written}
+    assert Draft202012Validator(schema()).is_valid(document) == fits
