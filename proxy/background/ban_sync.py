@@ -29,15 +29,16 @@ _MOST_QUESTIONS: Final = 5
 #: A ban that ends sooner is not told to others, seconds.
 _SHORTEST_S: Final = 0.5
 
+Tell = Callable[[Ban, float], None]
+"""Told of a ban, and for how many seconds from now it lasts."""
+
 
 class BanSync:
     """The step, and how far this replica has read."""
 
-    def __init__(
-        self, bans: Bans, shared: SharedBans | None, tell: Callable[[Ban], None], by: str, clock: Callable[[], float]
-    ) -> None:
-        """`tell` is called once for each ban of this replica; `by` is its name; `clock` gives monotonic seconds, the
-        same as in `bans`."""
+    def __init__(self, bans: Bans, shared: SharedBans | None, tell: Tell, by: str, clock: Callable[[], float]) -> None:
+        """`tell` is called once for each ban of this replica; `by` names it, in no other life and nobody else; `clock`
+        gives monotonic seconds, the same as in `bans`."""
         self._bans = bans
         self._shared = shared
         self._tell = tell
@@ -131,4 +132,4 @@ class BanSync:
         for ban in bans:
             if not ban.told:
                 ban.told = True
-                self._tell(ban)
+                self._tell(ban, ban.until - self._clock())

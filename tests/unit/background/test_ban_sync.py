@@ -31,7 +31,7 @@ class Replica:
         self.told: list[Ban] = []
         self.shared = SharedBans(link, name) if link is not None else None
         self.bans = Bans(POLICY, sharing=link is not None)
-        self.sync = BanSync(self.bans, self.shared, self.told.append, name, clock)
+        self.sync = BanSync(self.bans, self.shared, lambda ban, _: self.told.append(ban), name, clock)
 
     def try_keys(self, count: int, ip: str = WHO) -> None:
         """So many requests with a bad key."""
