@@ -8,15 +8,16 @@ Planes
 Beside them
     identity/     who a credential stands for and what it may do; pure
     store/        PostgreSQL and Redis: migrations, pools, embedded servers; the only importer of asyncpg
-    commands/     the command line's tenants, keys and servers
+    limits/       how much anyone may use, and who is blocked; pure
+    commands/     the command line's tenants, keys, servers and bans
 
 The walk of one request, from socket to record, in one direction
     1  dataplane/gate.py       owns the connection: strict head, body framing, pipelining, deadlines
     2  dataplane/handler.py    the phases in order, on one screen; then exactly one record
-                               identity.py: who asks, from memory alone (identity/)
+                               bans.py, identity.py: from where, and who asks, from memory alone (identity/)
     3  dataplane/inspect.py    reads the body once and its JSON-RPC envelope (mcp/)
     4  dataplane/match.py      finds the route, and the session that binds to one server
-                               authorize.py: may the principal send this there
+                               authorize.py, tokens.py: may the principal send this there, and now (limits/)
     5  dataplane/forward.py    pick a server -> send -> the next one only if nothing was sent
     6  dataplane/relay.py      the answer, piece by piece as it comes
 
@@ -32,7 +33,8 @@ Words
     registry                   tenants, credentials, servers, routes and rules as rows of PostgreSQL, kept in memory
     estate                     the servers and routes of one tenant, or those that all tenants share
     snapshot                   the routes and servers that requests read, compiled and swapped whole
-    admission                  the credentials and rules that requests read, swapped whole
+    admission, allowance       the credentials and rules of access, the limits: swapped whole, too
+    token bucket               capacity, refill, cost
     refusal / failure          the proxy said no / the upstream did not answer
     outcome                    how a request ended, one word
     drain                      ending without failing a request

@@ -34,6 +34,8 @@ from proxy.config.models import restart_keys
 from proxy.config.problems import ConfigError, Problem
 from proxy.dataplane.admission import AdmissionBuilder, Freshness
 from proxy.dataplane.affinity import Sealer, load_or_create_key
+from proxy.dataplane.allowance import allowance_of
+from proxy.dataplane.bans import policy_of
 from proxy.dataplane.deadlines import Deadlines
 from proxy.dataplane.estates import estates_of
 from proxy.dataplane.handler import Handler
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
     from proxy.dataplane.context import RequestContext
     from proxy.dataplane.exchange import Lane, Pipeline
     from proxy.dataplane.upstream import Upstream
+    from proxy.errors import Refusal
     from proxy.identity.list_filter import Keep
 
 #: How often the configuration file is looked at, retired servers are closed, and log lines are written, seconds.
@@ -99,7 +102,9 @@ class App:
         admissions = AdmissionBuilder(pepper_ring, freshness)
         # without the registry, which is read at the start: nothing of it serves
         self.live = Live(
-            snapshots.build(config, estates_of({}, config, os.environ), None), admissions.build(config, {})
+            snapshots.build(config, estates_of({}, config, os.environ), None),
+            admissions.build(config, {}),
+            allowance_of(config, {}),
         )
         self._renewal = Renewal(self.live, snapshots, admissions, self._report_rows)
         self._backend = Backend(config, self.live, freshness, self._draw)
@@ -108,7 +113,7 @@ class App:
             self.metrics, log.AccessLog(stream, config.log.format), _logs_access(config), self._backend.usage
         )
         self._streams = Streams()
-        self._listener = Listener(config.listen, self.metrics, self._recorder.refused_early)
+        self._listener = Listener(config.listen, self.metrics, self._refused_early)
         self._admin = AdminServer(config.admin.host, config.admin.port, self.metrics, self.readiness)
         self._drain = Drain(self._listener, self._streams, self.readiness)
 
@@ -120,8 +125,12 @@ class App:
         await self._backend.start(self._renewal)
         config = self.live.snapshot.config
         mirrors = Mirrors(self._supervisor.spawn, self.metrics, self._draw)
-        parts = Parts(self._streams, mirrors, time.monotonic, self._keeps, self._backend.lessons)
-        handler = Handler(self.live, parts, self._recorder)
+        backend = self._backend
+        parts = Parts(
+            self._streams, mirrors, time.monotonic, self._keeps, backend.lessons, backend.limiter,
+            backend.violations.violated,
+        )  # fmt: skip
+        handler = Handler(self.live, backend.bans, parts, self._recorder)
         with _naming("admin", config.admin.host, config.admin.port):
             admin_port = await self._admin.start()
         with _naming("listen", config.listen.host, config.listen.port):
@@ -149,6 +158,11 @@ class App:
         loop.add_signal_handler(signal.SIGHUP, lambda: self._supervisor.spawn("reload", watch.reload_aside()))
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._drain.signalled)
+
+    def _refused_early(self, refusal: Refusal, peer: str) -> None:
+        """The gate has refused what is no request yet."""
+        self._recorder.refused_early(refusal, peer)
+        self._backend.bans.note(refusal, peer, time.monotonic())
 
     def _watch_loops(self) -> None:
         self.readiness.set("loops", *self._supervisor.check())
@@ -182,6 +196,7 @@ class App:
         self._recorder.enabled = _logs_access(config)
         self._listener.configure(config.listen)
         self._renewal.swap(built)
+        self._backend.bans.configure(policy_of(config))
         generation = self.live.snapshot.generation
         self.metrics.reloaded(generation, time.time())
         self.readiness.set("config", True)

@@ -8,20 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from proxy import log
+from proxy.background.ban_sync import STEP_S as BANS_S
+from proxy.background.ban_sync import BanSync
 from proxy.background.file_servers import STEP_S, FileServers
 from proxy.background.housekeeping import Housekeeping
 from proxy.background.learning import COUNT_S, LEARN_S, Learning
 from proxy.background.registry_sync import RegistrySync
+from proxy.background.violation_log import STEP_S as VIOLATIONS_S
+from proxy.background.violation_log import ViolationLog
 from proxy.config.keyfile import load_or_create
+from proxy.dataplane.bans import Bans, policy_of
 from proxy.dataplane.catalogue import Catalogue
 from proxy.dataplane.lessons import Lessons
+from proxy.dataplane.ratelimit import Limiter
+from proxy.dataplane.redis_link import RedisLink
+from proxy.dataplane.shared_bans import SharedBans
 from proxy.dataplane.usage import Usage
+from proxy.identity.uuid7 import RecordIds
 from proxy.store.first_start import first_start
 from proxy.store.lifecycle import Stores
 from proxy.store.peppers import pepper_ring
@@ -41,6 +52,7 @@ _MIGRATE_S: Final = 2.0
 _LISTEN_S: Final = 0.05
 _KEEP_S: Final = 1.0
 _UPKEEP_S: Final = 60.0
+_LIMITS_S: Final = 0.25
 #: How long the last counts may take at the end, seconds.
 _LAST_COUNTS_S: Final = 2.0
 
@@ -52,6 +64,7 @@ class Backend:
         self._config = config
         self._live = live
         self._freshness = freshness
+        self._draw = draw
         self._log = log.logger("registry")
         self._stores = Stores(config.postgres, config.redis, Path(config.state_dir), time.monotonic, draw)
         self._sync: RegistrySync | None = None
@@ -59,6 +72,12 @@ class Backend:
         self.catalogue = Catalogue()
         self.lessons = Lessons()
         self.usage = Usage(self.catalogue.names)
+        self._instance = f"{socket.gethostname()}-{os.getpid()}-{os.urandom(3).hex()}"
+        self.bans = Bans(policy_of(config), sharing=config.redis is not None)
+        self.limiter = Limiter(None, time.monotonic, self._instance)
+        self._ids = RecordIds(time.time, os.urandom)
+        self.violations = ViolationLog(None, self._ids, time.time, self._log)
+        self._ban_sync: BanSync | None = None
 
     async def start(self, renewal: Renewal) -> None:
         """Start the databases, and put the rows in force: those of PostgreSQL, else those of the last copy on disk.
@@ -69,6 +88,7 @@ class Backend:
         await stores.start()
         database = stores.database
         self._learning = Learning(self.lessons, self.catalogue, self.usage, database, time.monotonic, time.time)
+        await self._start_limits(database)
         if database is None or stores.notices is None:
             return
         if config.postgres is not None and config.postgres.embedded:
@@ -77,6 +97,16 @@ class Backend:
         file = RegistryFile(state / "registry", load_or_create(state / "registry.key"))
         self._sync = RegistrySync(database, stores.notices, file, renewal.apply, self._fresh, time.monotonic)
         await renewal.apply(await self._sync.load(), None)
+
+    async def _start_limits(self, database: Database | None) -> None:
+        """Limits and bans: of all replicas together when there is Redis, which may be away."""
+        url, instance = self._stores.redis_url, self._instance
+        link = RedisLink(url, time.monotonic, self._draw) if url is not None else None
+        self.limiter = Limiter(link, time.monotonic, instance)
+        await self.limiter.open()
+        self.violations = ViolationLog(database, self._ids, time.time, log.logger("limits"), instance)
+        shared = SharedBans(link, instance) if link is not None else None
+        self._ban_sync = BanSync(self.bans, shared, self.violations.blocked, instance, time.monotonic)
 
     async def _first_start(self, database: Database) -> None:
         made = await first_start(database, pepper_ring(self._config), Path(self._config.state_dir))
@@ -88,6 +118,11 @@ class Backend:
         stores, database = self._stores, self._stores.database
         if self._learning is not None:
             yield "learning", LEARN_S, self._learning.learn
+        if self._ban_sync is not None:
+            yield "bans", BANS_S, self._ban_sync.step
+        yield "limits", _LIMITS_S, self.limiter.probe
+        yield "shares of tenants", _LIMITS_S, self.limiter.share
+        yield "violations", VIOLATIONS_S, self.violations.step
         if self._config.postgres is not None or self._config.redis is not None:
             yield "embedded databases", _KEEP_S, stores.keep
         if database is None or self._sync is None or self._learning is None:
@@ -115,6 +150,8 @@ class Backend:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LAST_COUNTS_S):
                     await self._learning.count()
+                    await self.violations.finish()
         if self._sync is not None:
             await self._sync.close()
+        await self.limiter.close()
         await self._stores.stop()

@@ -175,6 +175,29 @@ class UpgradeRequired(Refusal):
     status, code, reason, message = 426, 426, "upgrade_required", "This server speaks WebSocket only"
 
 
+class Blocked(Refusal):
+    """The address has misbehaved, or an operator has blocked it (RFC 6585 section 4); carries `Retry-After`."""
+
+    status, code, reason, message = 429, 429, "blocked", "This address is blocked for a while"
+
+
+class RateLimited(Refusal):
+    """A limit is used up (RFC 6585 section 4); names its rule, carries `Retry-After` and the `RateLimit` fields."""
+
+    status, code, reason, message = 429, 429, "rate_limited", "Too many requests"
+
+    def __init__(self, rule: str, *, headers: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(f"rule {rule}", headers=headers)
+        #: Name of the rule, for the answer.
+        self.rule = rule
+
+
+class TooManyStreams(RateLimited):
+    """As many streams are open as one principal, or one tenant, may have."""
+
+    reason, message = "too_many_streams", "Too many open streams"
+
+
 # --- ours or the upstream's fault -----------------------------------------------------------------------------------
 
 

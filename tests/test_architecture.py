@@ -35,7 +35,7 @@ FLOOR: Final = {"identity", "limits", "mcp", "config", "errors", "metrics", "log
 MAY_IMPORT: Final = {
     "__main__": {"cli"},
     "cli": {"app", "client_config", "commands"} | FLOOR,
-    "commands": {"client_config", "store"} | FLOOR,
+    "commands": {"client_config", "dataplane", "store"} | FLOOR,
     "client_config": FLOOR,
     "app": {"admin", "backend", "background", "drain", "dataplane", "store", "spool"} | FLOOR,
     "backend": {"background", "dataplane", "store"} | FLOOR,

@@ -145,10 +145,12 @@ def test_the_table_of_refusals_is_the_tree_of_refusals() -> None:
 #: Box of the picture -> call in the handler.
 WALK: Final = {
     "origin": "check_host_and_origin(ctx",
+    "turn away": "turn_away(ctx",
     "authenticate": "authenticate(ctx",
     "read message": "read_message(ctx",
     "match route": "match_route(ctx",
     "authorize": "authorize(ctx",
+    "take tokens": "take_tokens(ctx",
     "forward": "forward(ctx",
     "record": ".record(ctx",
 }

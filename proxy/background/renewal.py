@@ -14,6 +14,8 @@ from typing import Final
 
 from proxy.config.models import Config
 from proxy.dataplane.admission import CONCERNS, Admission, AdmissionBuilder, Change, Rows
+from proxy.dataplane.allowance import CONCERNS as LIMITING
+from proxy.dataplane.allowance import Allowance, allowance_of
 from proxy.dataplane.estates import estates_of
 from proxy.dataplane.snapshot import Live, Snapshot, SnapshotBuilder
 
@@ -29,6 +31,7 @@ class Built:
     config: Config
     snapshot: Snapshot
     admission: Admission
+    allowance: Allowance
 
 
 class Renewal:
@@ -62,11 +65,12 @@ class Renewal:
         rows = self._rows
         before = self._live.snapshot
         snapshot = self._snapshots.build(config, estates_of(rows, config, self._env, before.estates), before)
-        return Built(config, snapshot, self._admissions.build(config, rows))
+        return Built(config, snapshot, self._admissions.build(config, rows), allowance_of(config, rows))
 
     def swap(self, built: Built) -> None:
         """Put it in force for every request that begins from now on."""
         self._live.admission = built.admission
+        self._live.allowance = built.allowance
         self._live.swap(built.snapshot)
         self._tell()
 
@@ -80,7 +84,9 @@ class Renewal:
                 snapshot = await asyncio.to_thread(self._route)
                 if snapshot is not None:
                     self._live.swap(snapshot)
-                self._tell()
+            if changes is None or any(table in LIMITING for table, _ in changes):
+                self._live.allowance = await asyncio.to_thread(allowance_of, self._live.snapshot.config, rows)
+            self._tell()
 
     def _admit(self, changes: Collection[Change] | None) -> Admission:
         if changes is None or any(row == "" for _, row in changes):
@@ -96,7 +102,7 @@ class Renewal:
         return self._snapshots.build(before.config, estates, before)
 
     def _tell(self) -> None:
-        problems = self._live.snapshot.estates.problems
+        problems = (*self._live.snapshot.estates.problems, *self._live.allowance.problems)
         if problems != self._reported:
             self._reported = problems
             self._report(problems)

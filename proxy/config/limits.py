@@ -1,4 +1,4 @@
-"""How much anyone may use, as configured: rules, open streams, fairness between tenants, blocking of addresses.
+"""How much anyone may use, as configured: rules, open streams, blocking of addresses.
 
 Owns shapes only, with every key's default and meaning; docs/limits.md explains them together. What is written means
 the same in a row of `rate_limit_configs` (`limit_rows.py`).
@@ -187,15 +187,6 @@ class Streams(Model):
     """Most that all clients of one tenant hold open; 0: any number."""
 
 
-class Fairness(Model):
-    """How tenants share what the global rule gives."""
-
-    reserve: Annotated[float, Field(ge=0, le=0.5, allow_inf_nan=False)] = 0.1
-    """Part of the global bucket that is kept for tenants within their share."""
-    window: PositiveDuration = 2.0
-    """A tenant that asked for something this long ago, or later, takes part."""
-
-
 class Weights(Model):
     """What each offence adds to the score of its address; 0 overlooks it."""
 
@@ -247,8 +238,6 @@ class RateLimits(Model):
     """More rules: all that concern a request must let it pass."""
     streams: Streams = Streams()
     """Open streams."""
-    fairness: Fairness = Fairness()
-    """How tenants share what the global rule gives."""
     blocking: Blocking = Blocking()
     """Blocking of addresses that misbehave."""
 

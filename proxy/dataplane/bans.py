@@ -18,7 +18,7 @@ from math import ceil
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from proxy.errors import Refusal
+from proxy.errors import Blocked, Refusal
 from proxy.identity.addresses import Networks
 from proxy.limits.scores import LOOPBACK, Policy, Scores, subject_of
 
@@ -51,12 +51,6 @@ VIOLATIONS: Final[Mapping[str, str]] = MappingProxyType(
 INNOCENT: Final = frozenset(("no credential", "server is gone", "server cannot be reached"))
 #: Clients look here for discovery documents by themselves, several times, where there may be none (RFC 8414, RFC 9728).
 _DISCOVERY: Final = "/.well-known/"
-
-
-class Blocked(Refusal):
-    """The address has misbehaved, or an operator has blocked it (RFC 6585 section 4); carries `Retry-After`."""
-
-    status, code, reason, message = 429, 429, "blocked", "This address is blocked for a while"
 
 
 @dataclass(slots=True)

@@ -37,8 +37,8 @@ class RequestContext:
     __slots__ = (
         "affinity_key", "body", "bytes_in", "bytes_out", "client_ip", "consumed", "denied", "draws", "endpoint",
         "envelope", "exchange", "fields", "first_byte_at", "head", "host", "message", "outcome", "path", "pinned",
-        "principal", "reader", "refusal", "revision", "route", "routing", "secure", "session", "snapshot", "started_at",
-        "status", "streaming", "target", "tries", "upstream",
+        "principal", "reader", "refusal", "revision", "route", "routing", "secure", "session", "shadowed", "snapshot",
+        "started_at", "status", "streaming", "target", "tries", "upstream",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, snapshot: Snapshot, now: float) -> None:
@@ -73,6 +73,8 @@ class RequestContext:
         self.pinned: Upstream | None = None
         #: Absolute URL to send to instead of the server's own; '' for none.
         self.target = ""
+        #: Names of rules that would have refused it, were they enforced.
+        self.shadowed: tuple[str, ...] = ()
         #: Names of servers that the principal may not use.
         self.denied: Sequence[str] = ()
         self.affinity_key = ""

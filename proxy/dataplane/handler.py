@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from proxy.dataplane.authorize import authorize
+from proxy.dataplane.bans import turn_away
 from proxy.dataplane.context import RequestContext
 from proxy.dataplane.forward import forward
 from proxy.dataplane.identity import authenticate
@@ -17,9 +18,11 @@ from proxy.dataplane.inspect import read_message
 from proxy.dataplane.match import match_route
 from proxy.dataplane.origin import check_host_and_origin
 from proxy.dataplane.reject import reject
+from proxy.dataplane.tokens import take_tokens
 from proxy.errors import InternalError, Refusal
 
 if TYPE_CHECKING:
+    from proxy.dataplane.bans import Bans
     from proxy.dataplane.exchange import Exchange
     from proxy.dataplane.parts import Parts
     from proxy.dataplane.recorder import Recorder
@@ -29,8 +32,9 @@ if TYPE_CHECKING:
 class Handler:
     """Runs each request through the phases. Holds what they need and no state of its own."""
 
-    def __init__(self, live: Live, parts: Parts, recorder: Recorder) -> None:
+    def __init__(self, live: Live, bans: Bans, parts: Parts, recorder: Recorder) -> None:
         self._live = live
+        self._bans = bans
         self._parts = parts
         self._recorder = recorder
         self._clock = parts.clock
@@ -41,13 +45,16 @@ class Handler:
         self._recorder.begin(ctx)
         try:
             check_host_and_origin(ctx.head, ctx.snapshot.origins)  # 403
+            turn_away(ctx, self._live.admission, self._bans)  # 400, 429
             authenticate(ctx, self._live.admission, time.time())  # 400, 401, 403, 503
             await read_message(ctx)  # 400, 404, 408, 413, 415
             match_route(ctx)  # 404, 405
             authorize(ctx, self._live.admission, time.time())  # 403, 404
+            await take_tokens(ctx, self._live.allowance, self._parts)  # 429
             await forward(ctx, self._parts)  # 426, 502, 503, 504; streams
         except Refusal as refusal:
             reject(ctx, refusal)
+            self._bans.note(refusal, ctx.client_ip, self._clock(), ctx.path)
         except (asyncio.CancelledError, ConnectionError):
             ctx.outcome = ctx.outcome or "client_gone"
             raise

@@ -21,14 +21,13 @@ _RETRY: Final = (("Retry-After", "2"),)
 
 
 def authenticate(ctx: RequestContext, admission: Admission, now: float) -> None:
-    """Fill `ctx.client_ip`, `ctx.secure`, `ctx.principal` and what of the head must not reach a server. `now`: wall clock, seconds.
+    """Fill `ctx.secure`, `ctx.principal` and what of the head must not reach a server. `now`: wall clock, seconds.
 
     Raises BadRequest for two credentials or a forwarding field that cannot be read, Unauthorized, Forbidden for a
     credential that is used from the wrong place, and RegistryUnavailable for one that is not known while the database
     cannot be asked whether it is.
     """
     fields = ctx.fields
-    ctx.client_ip = admission.addresses.of(ctx.exchange.peer, fields)
     if not ctx.secure:
         ctx.secure = admission.addresses.secure(ctx.exchange.peer, fields)
     reader, directory = admission.reader, admission.directory

@@ -12,6 +12,11 @@ from proxy.dataplane.streams import Streams
 if TYPE_CHECKING:
     from proxy.dataplane.lessons import Lessons
     from proxy.dataplane.lists import Keeps
+    from proxy.dataplane.ratelimit import Limiter
+    from proxy.limits.rules import Rule
+
+    Violated = Callable[[Rule, str, str, str, float, float], None]
+    """(rule, subject, tenant, client's address, what the rule holds, seconds to wait; 0 for one not enforced)."""
 
 
 class Parts(NamedTuple):
@@ -25,3 +30,7 @@ class Parts(NamedTuple):
     """Says of an answer which items of its lists the client may use."""
     lessons: Lessons | None = None
     """Keeps lists that pass; None: nothing is learned."""
+    limiter: Limiter | None = None
+    """Counts what is used; None: nothing is limited."""
+    violated: Violated | None = None
+    """Told of each rule that refused or would have."""

@@ -118,6 +118,7 @@ def _line(ctx: RequestContext, outcome: str, duration_s: float, first_byte_s: fl
         "outcome": outcome,
         "reason": refusal.reason if refusal is not None else None,
         "detail": (printable(refusal.detail, _DETAIL_CHARS) or None) if refusal is not None else None,
+        "shadowed": list(ctx.shadowed) or None,
         "duration_ms": int(duration_s * 1e6) / 1e3,  # round() takes 0.15 us more
         "first_byte_ms": int(first_byte_s * 1e6) / 1e3 if first_byte_s >= 0 else None,
         "bytes_in": ctx.bytes_in,

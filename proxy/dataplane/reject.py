@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from proxy.dataplane.answer import head_bytes
+from proxy.errors import RateLimited
 
 if TYPE_CHECKING:
     from proxy.dataplane.context import RequestContext
@@ -19,11 +20,10 @@ def refusal_body(refusal: Refusal) -> bytes:
     body: dict[str, Any] = {"jsonrpc": "2.0"}
     if refusal.request_id is not None:
         body["id"] = refusal.request_id
-    body["error"] = {
-        "code": refusal.code,
-        "message": refusal.message,
-        "data": {"source": "proxy", "reason": refusal.reason},
-    }
+    about = {"source": "proxy", "reason": refusal.reason}
+    if isinstance(refusal, RateLimited):
+        about["rule"] = refusal.rule
+    body["error"] = {"code": refusal.code, "message": refusal.message, "data": about}
     return orjson.dumps(body)
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from proxy.config.models import Config, Server
     from proxy.dataplane.admission import Admission
     from proxy.dataplane.affinity import Sealer
+    from proxy.dataplane.allowance import Allowance
     from proxy.dataplane.deadlines import Deadlines
     from proxy.dataplane.estates import Estate, Estates
     from proxy.metrics import Metrics
@@ -206,12 +207,13 @@ NOTHING: Final = Compiled(None, {}, Router(()))
 
 
 class Live:
-    """The snapshot and the admission in force, and what earlier snapshots left behind."""
+    """The snapshot, the admission and the allowance in force, and what earlier snapshots left behind."""
 
-    def __init__(self, snapshot: Snapshot, admission: Admission) -> None:
+    def __init__(self, snapshot: Snapshot, admission: Admission, allowance: Allowance) -> None:
         self.snapshot = snapshot
-        #: Who is let in; replaced whole.
+        #: Who is let in, and how much everyone may use; each replaced whole.
         self.admission = admission
+        self.allowance = allowance
         self._earlier: list[Snapshot] = []
         _count_pools(snapshot)
         #: Servers that no snapshot with requests knows, by identity; copies to them may still be under way.

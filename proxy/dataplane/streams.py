@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from proxy.limits.rules import who
 from proxy.mcp.methods import METHODS, UNKNOWN
 from proxy.mcp.sse import BoundaryTracker
 
@@ -25,11 +26,13 @@ if TYPE_CHECKING:
 class Held:
     """An answer without an end of its own: a tunnel, or an SSE answer."""
 
-    __slots__ = ("_ctx", "cut", "principal", "task")
+    __slots__ = ("_ctx", "client", "cut", "principal", "task")
 
     def __init__(self, ctx: RequestContext, task: asyncio.Task[object] | None) -> None:
         self._ctx = ctx
         self.principal = ctx.principal
+        #: Whom it counts for.
+        self.client = who(ctx.principal, ctx.client_ip)
         self.task = task
         #: It was reset because its principal is no longer let in.
         self.cut = False
@@ -73,7 +76,7 @@ class Streams:
 
     def __init__(self) -> None:
         self._held: set[Held] = set()
-        self._of_principal: dict[str, int] = {}
+        self._of_client: dict[str, int] = {}
         self._of_tenant: dict[str, int] = {}
         self._draining = False
 
@@ -81,9 +84,9 @@ class Streams:
         """SSE answers and tunnels."""
         return len(self._held)
 
-    def open_of(self, principal_id: str) -> int:
-        """How many a principal has."""
-        return self._of_principal.get(principal_id, 0)
+    def open_of(self, client: str) -> int:
+        """How many a client (`limits.rules.who`) has."""
+        return self._of_client.get(client, 0)
 
     def open_of_tenant(self, tenant: str) -> int:
         """How many the principals of a tenant (its id; '' for none) have together."""
@@ -107,14 +110,14 @@ class Streams:
         """It is over."""
         if held in self._held:
             self._held.remove(held)
-            self._count(held.principal, -1)
+            self._count(held, -1)
 
     def _add(self, held: Held) -> None:
         self._held.add(held)
-        self._count(held.principal, 1)
+        self._count(held, 1)
 
-    def _count(self, principal: Principal, change: int) -> None:
-        for counts, key in ((self._of_principal, principal.id), (self._of_tenant, principal.tenant)):
+    def _count(self, held: Held, change: int) -> None:
+        for counts, key in ((self._of_client, held.client), (self._of_tenant, held.principal.tenant)):
             left = counts.get(key, 0) + change
             if left:
                 counts[key] = left

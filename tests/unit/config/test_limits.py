@@ -183,9 +183,6 @@ def test_there_is_a_weight_for_each_kind_of_violation() -> None:
     "written",
     [
         {"streams": {"per_principal": -1}},
-        {"fairness": {"reserve": 0.6}},
-        {"fairness": {"reserve": float("nan")}},
-        {"fairness": {"window": 0}},
         {"blocking": {"threshold": 0}},
         {"blocking": {"threshold": float("inf")}},
         {"blocking": {"half_life": "0"}},
@@ -194,7 +191,7 @@ def test_there_is_a_weight_for_each_kind_of_violation() -> None:
     ],
 )
 def test_what_would_not_work_is_refused(written: dict[str, Any]) -> None:
-    """Of streams, fairness and blocking."""
+    """Of streams and blocking."""
     with pytest.raises(ConfigError):
         config(written)
 

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from proxy.config.models import Config, Limits
 from proxy.dataplane.admission import AdmissionBuilder, Freshness
+from proxy.dataplane.allowance import allowance_of
 from proxy.dataplane.context import ANONYMOUS, RequestContext
 from proxy.dataplane.deadlines import Deadlines
 from proxy.dataplane.estates import estates_of
@@ -169,7 +170,7 @@ class Proxy:
         whole = Config.model_validate(config)
         self.admissions = AdmissionBuilder(lambda _: RING, Freshness(current=True))
         first = self.builder.build(whole, estates_of({}, whole, {}), None)
-        self.live = Live(first, self.admissions.build(whole, {}))
+        self.live = Live(first, self.admissions.build(whole, {}), allowance_of(whole, {}))
         self.streams = Streams()
         self.copies: list[tuple[str, Coroutine[Any, Any, None]]] = []
         """Copies for a mirror that wait to be run, with their names."""

@@ -11,6 +11,7 @@ from urllib.parse import quote
 import pytest
 
 from proxy.dataplane.admission import Admission
+from proxy.dataplane.bans import Bans, policy_of, turn_away
 from proxy.dataplane.context import ANONYMOUS, RequestContext
 from proxy.dataplane.identity import authenticate
 from proxy.errors import BadRequest, Forbidden, Refusal, RegistryUnavailable, Unauthorized
@@ -43,10 +44,16 @@ def asked(*fields: str, target: str = "/up/mcp", peer: str = "2001:db8::7") -> R
     return RequestContext(Client(f"GET {target} HTTP/1.1\r\n{lines}\r\n".encode(), peer=peer), SNAPSHOT, 0.0)
 
 
+def identify(ctx: RequestContext, admission: Admission) -> None:
+    """Both phases that go by the head: where the client is, and who."""
+    turn_away(ctx, admission, Bans(policy_of(configuration())))
+    authenticate(ctx, admission, NOW)
+
+
 def refused(admission: Admission, *fields: str, target: str = "/up/mcp", peer: str = "2001:db8::7") -> Refusal:
     """The refusal that the fields end in."""
     with pytest.raises(Refusal) as caught:
-        authenticate(asked(*fields, target=target, peer=peer), admission, NOW)
+        identify(asked(*fields, target=target, peer=peer), admission)
     return caught.value
 
 
@@ -60,7 +67,7 @@ def test_without_a_database_nobody_can_claim_to_be_someone() -> None:
     """Fields decide nothing, and stay where they are: they may be meant for the server."""
     ctx = asked("Authorization: Bearer x", "X-Forwarded-For: 10.0.0.1")
     ctx.client_ip = "10.0.0.1"
-    authenticate(ctx, builder().build(configuration(), {}), NOW)
+    identify(ctx, builder().build(configuration(), {}))
     assert ctx.principal is ANONYMOUS
     assert (ctx.client_ip, ctx.consumed, ctx.reader) == ("2001:db8::7", frozenset(), None)
 
@@ -79,7 +86,7 @@ def test_without_a_database_nobody_can_claim_to_be_someone() -> None:
 def test_a_credential_becomes_its_principal_and_goes_no_further(field: str, source: Source, carrier: str) -> None:
     """Wherever it stands."""
     ctx = asked(field)
-    authenticate(ctx, admitting(), NOW)
+    identify(ctx, admitting())
     assert (ctx.principal.source, ctx.principal.tenant_slug) == (source, "acme")
     assert ctx.consumed == {carrier}
 
@@ -87,7 +94,7 @@ def test_a_credential_becomes_its_principal_and_goes_no_further(field: str, sour
 def test_who_shows_nothing_is_anonymous_where_that_is_allowed() -> None:
     """Elsewhere it is a 401 with a challenge."""
     ctx = asked()
-    authenticate(ctx, admitting(), NOW)
+    identify(ctx, admitting())
     assert ctx.principal is ANONYMOUS
     refusal = refused(admitting(**STRICT))
     assert isinstance(refusal, Unauthorized)
@@ -111,7 +118,7 @@ def test_what_is_not_known_while_nobody_can_be_asked_may_be_good() -> None:
     assert dict(refusal.headers)["Retry-After"]
     assert isinstance(refused(admission, f"X-API-Key: {MINTED.text[:-1]}x"), Unauthorized)
     ctx = asked(f"X-API-Key: {MINTED.text}")
-    authenticate(ctx, admission, NOW)
+    identify(ctx, admission)
     assert ctx.principal.key_id == KEY.id
 
 
@@ -121,7 +128,7 @@ def test_a_good_key_from_the_wrong_place_is_forbidden() -> None:
     admission = admitting(TENANT, USER, key, listen={"trusted_proxies": "2001:db8::/32"})
     good = (f"X-API-Key: {MINTED.text}", "X-Forwarded-For: 192.0.2.1", "Origin: https://app.test")
     ctx = asked(*good)
-    authenticate(ctx, admission, NOW)
+    identify(ctx, admission)
     assert ctx.client_ip == "192.0.2.1"
     assert isinstance(refused(admission, *good[:2]), Forbidden)
     assert isinstance(refused(admission, *good, peer="198.51.100.1"), Forbidden)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from proxy.dataplane.context import ANONYMOUS, RequestContext
 from proxy.dataplane.streams import Held, OpenStream, Streams
 from proxy.identity.principal import Principal
+from proxy.limits.rules import who
 from tests.unit.dataplane.asked import ask, snapshot, somebody
 from tests.unit.dataplane.fakes import Client
 
@@ -129,7 +130,7 @@ def opened(streams: Streams, principal: Principal, *, tunnel: bool = False) -> t
 
 
 @given(st.lists(st.tuples(st.sampled_from([ADA, BOB, EVE, ANONYMOUS]), st.booleans(), st.integers(0, 9))))
-def test_streams_are_counted_by_principal_and_tenant(steps: list[tuple[Principal, bool, int]]) -> None:
+def test_streams_are_counted_by_client_and_tenant(steps: list[tuple[Principal, bool, int]]) -> None:
     """Whatever opens and closes, in whatever order, and however often something is closed."""
     streams = Streams()
 
@@ -143,7 +144,7 @@ def test_streams_are_counted_by_principal_and_tenant(steps: list[tuple[Principal
             else:
                 alive.append(opened(streams, principal, tunnel=tunnel)[0])
             for each in (ADA, BOB, EVE, ANONYMOUS):
-                assert streams.open_of(each.id) == sum(held.principal is each for held in alive)
+                assert streams.open_of(who(each, "192.0.2.7")) == sum(held.principal is each for held in alive)
             for tenant in ("acme", "evil", ""):
                 assert streams.open_of_tenant(tenant) == sum(held.principal.tenant == tenant for held in alive)
             assert len(streams) == len(alive)
