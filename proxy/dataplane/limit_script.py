@@ -14,7 +14,7 @@ from typing import Final
 
 from proxy.dataplane.redis_lane import pack
 from proxy.limits.bucket import Fair, Outcome
-from proxy.limits.rules import Demand, Rule
+from proxy.limits.rules import Demand
 
 __all__ = ["SCRIPT", "LimitScript", "bucket_key", "fair_key", "outcome_of", "packed_bucket"]
 
@@ -28,8 +28,9 @@ _RULE: Final = struct.Struct("<6d")
 _SHARE: Final = struct.Struct("<4d")
 _BUCKET: Final = struct.Struct("<2d")
 _WINDOW: Final = struct.Struct("<3d")
-#: Rules whose bytes are kept; as many as there may be, for keys may have limits of their own.
+#: Demands whose bytes are kept; the rule book makes most of them once.
 _REMEMBERED: Final = 16_384
+_REPLIES: Final = [struct.Struct(f"<{1 + 2 * count}d") for count in range(64)]
 
 
 def bucket_key(rule_id: str, subject: str) -> bytes:
@@ -51,42 +52,46 @@ def packed_bucket(tokens: float, now: float, window: tuple[float, float] | None,
 class LimitScript:
     """One text of the script, and the commands that call it."""
 
-    __slots__ = ("_rules", "_sha", "load")
+    __slots__ = ("_known", "_sha", "load")
 
     def __init__(self, text: str) -> None:
         sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
         #: The command that makes Redis know it.
         self.load = pack(("SCRIPT", "LOAD", text))
         self._sha = sha.encode()
-        #: By identity of a rule (which is kept, so that it stays one) and cost: how its keys begin, and its numbers.
-        self._rules: dict[tuple[int, float], tuple[Rule, bytes, bytes]] = {}
+        #: By identity of a demand (which is kept, so that it stays one): its key, and its numbers.
+        self._known: dict[int, tuple[Demand, bytes, bytes]] = {}
 
     def command(self, demands: Sequence[Demand], fair: Fair | None) -> tuple[bytes, list[bytes]]:
         """The command that checks these demands, and the key of each."""
         keys = []
         numbers = []
-        for rule, subject, cost in demands:
-            kept = self._rules.get((id(rule), cost)) or self._learn(rule, cost)
-            keys.append(kept[1] + _short(subject))
+        known = self._known
+        for demand in demands:
+            kept = known.get(id(demand)) or self._learn(demand)
+            keys.append(kept[1])
             numbers.append(kept[2])
         if fair is None:
             return pack((b"EVALSHA", self._sha, len(keys), *keys, b"".join(numbers), b"")), keys
         share = _SHARE.pack(fair.shared + 1, fair.capacity, fair.refill_per_s, fair.reserve)
         return pack((b"EVALSHA", self._sha, len(keys) + 1, *keys, fair.key, b"".join(numbers), share)), keys
 
-    def _learn(self, rule: Rule, cost: float) -> tuple[Rule, bytes, bytes]:
+    def _learn(self, demand: Demand) -> tuple[Demand, bytes, bytes]:
+        rule, subject, cost = demand
         window_s, window_limit = rule.window or (0.0, 0.0)
         numbers = _RULE.pack(rule.capacity, rule.refill_per_s, cost, window_s, window_limit, rule.enforce)
-        if len(self._rules) >= _REMEMBERED:
-            self._rules.clear()
-        kept = self._rules[id(rule), cost] = (rule, _prefix(_BUCKETS, rule.id), numbers)
+        if len(self._known) >= _REMEMBERED:
+            self._known.clear()
+        kept = self._known[id(demand)] = (demand, bucket_key(rule.id, subject), numbers)
         return kept
 
 
 def outcome_of(reply: bytes) -> Outcome:
     """What the script says."""
-    allowed, *numbers = struct.unpack(f"<{len(reply) // 8}d", reply)
-    return Outcome(allowed == 1, numbers[::2], numbers[1::2])
+    count = len(reply) // 16
+    shape = _REPLIES[count] if count < len(_REPLIES) else struct.Struct(f"<{1 + 2 * count}d")
+    numbers = shape.unpack(reply)
+    return Outcome(numbers[0] == 1, numbers[1::2], numbers[2::2])
 
 
 def _prefix(kind: bytes, rule_id: str) -> bytes:

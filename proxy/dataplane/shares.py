@@ -27,6 +27,7 @@ _TOLD: Final = 500
 _REST: Final = ""
 #: A worker that was not heard of for so long is not alive, and its demands are no more; seconds.
 _LIVES_S: Final = 3
+_UNKNOWN: Final[tuple[Rule | None, Fair]] = (None, Fair(b"", 0, 0.0, 0.0, 0.0))
 _EXCHANGE: Final = """\
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
@@ -56,6 +57,8 @@ class TenantShares:
         self._demands = Demands(clock())
         self._shares = Shares()
         self._shared: Rule | None = None
+        #: What was worked out since the last settlement.
+        self._known: dict[tuple[TenantShare, float], tuple[Rule | None, Fair]] = {}
         #: Live workers when last heard, this one among them.
         self.workers = 1
 
@@ -64,14 +67,13 @@ class TenantShares:
         the first that a rule for everyone has for everyone."""
         if share is None:
             return None
-        for index, (rule, _, cost) in enumerate(demands):
+        for index, demand in enumerate(demands):
+            rule = demand.rule
             if rule.level == "global" and not rule.tenant:
                 self._shared = rule
-                self._demands.count(share, cost)
-                per_s = self._shares.of(share, rule.refill_per_s)
-                burst = max(1.0, cost, per_s * BURST_S)
-                key = fair_key(rule.id, share.tenant)
-                return Fair(key, index, burst, per_s, reserve_of(rule.capacity, rule.refill_per_s))
+                self._demands.count(share, demand.cost)
+                known, fair = self._known.get((share, demand.cost), _UNKNOWN)
+                return fair if known is rule and fair.shared == index else self._learn(share, demand, index)
         return None
 
     async def settle(self, link: RedisLink | None) -> None:
@@ -83,6 +85,16 @@ class TenantShares:
         wants = own if link is None else await self._exchange(link, own)
         if self._shared is not None:
             self._shares.settle(self._shared.refill_per_s, own if wants is None else wants)
+        self._known.clear()
+
+    def _learn(self, share: TenantShare, demand: Demand, index: int) -> Fair:
+        rule = demand.rule
+        per_s = self._shares.of(share, rule.refill_per_s)
+        burst = max(1.0, demand.cost, per_s * BURST_S)
+        reserve = reserve_of(rule.capacity, rule.refill_per_s)
+        fair = Fair(fair_key(rule.id, share.tenant), index, burst, per_s, reserve)
+        self._known[share, demand.cost] = (rule, fair)
+        return fair
 
     async def leave(self, link: RedisLink) -> None:
         """This worker is no more."""

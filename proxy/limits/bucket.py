@@ -48,8 +48,8 @@ class Outcome(NamedTuple):
     """The decision, and for each ask what remains and the seconds until it lets the request pass; 0: it does."""
 
     allowed: bool
-    remaining: list[float]
-    waits: list[float]
+    remaining: Sequence[float]
+    waits: Sequence[float]
 
 
 class Bucket:
@@ -150,7 +150,8 @@ class Buckets:
             cost = asks[fair.shared].cost
             within = allowed and waits[fair.shared] == 0 and share.tokens >= cost
             self._take(share, fair, cost if within else None)
-        return Outcome(allowed, [bucket.remaining(ask) for bucket, ask in zip(buckets, asks, strict=True)], waits)
+        left = tuple(bucket.remaining(ask) for bucket, ask in zip(buckets, asks, strict=True))
+        return Outcome(allowed, left, tuple(waits))
 
     def _get(self, ask: Ask | Fair, now: float) -> Bucket:
         bucket = self.by_key.get(ask.key)

@@ -67,22 +67,27 @@ class Demands:
     def __init__(self, now: float) -> None:
         """`now`: monotonic seconds, as in `turn`."""
         self._began = now
-        self._now: dict[str, TenantWant] = {}
+        self._now: dict[str, list[float]] = {}
         self._steps: deque[tuple[float, dict[str, TenantWant]]] = deque(maxlen=_STEPS)
 
     def count(self, share: TenantShare, cost: float) -> None:
         """A request of `cost` tokens, whatever became of it."""
-        before = self._now.get(share.tenant)
-        self._now[share.tenant] = TenantWant(cost if before is None else before.per_s + cost, share.weight)
+        counted = self._now.get(share.tenant)
+        if counted is None:
+            self._now[share.tenant] = [cost, share.weight]
+        else:
+            counted[0] += cost
+            counted[1] = share.weight
 
     def turn(self, now: float) -> dict[str, TenantWant]:
         """End a step. What was asked for in the last few of them, per second."""
-        self._steps.append((now - self._began, self._now))
+        step = {tenant: TenantWant(*counted) for tenant, counted in self._now.items()}
+        self._steps.append((now - self._began, step))
         self._began, self._now = now, {}
         span_s = sum(length_s for length_s, _ in self._steps)
         sums: dict[str, TenantWant] = {}
-        for _, step in self._steps:
-            merge(sums, step)
+        for _, each in self._steps:
+            merge(sums, each)
         return {tenant: TenantWant(want.per_s / span_s, want.weight) for tenant, want in sums.items() if span_s > 0}
 
 

@@ -59,28 +59,28 @@ def test_a_refusal_drains_nothing() -> None:
     wide, narrow = Ask(b"wide", 10.0, 0.0, 1.0), Ask(b"narrow", 1.0, 0.0, 1.0)
     buckets = Buckets(10)
     assert [buckets.take([wide, narrow], None, START_S).allowed for _ in range(3)] == [True, False, False]
-    assert buckets.take([wide], None, START_S).remaining == [8.0]
+    assert buckets.take([wide], None, START_S).remaining == (8.0,)
 
 
 def test_a_shadow_rule_never_refuses_and_is_taken_from_while_it_lasts() -> None:
     """Others go on; it says when it would have let pass."""
     shadow, other = Ask(b"s", 1.0, 0.5, 1.0, enforce=False), Ask(b"o", 10.0, 0.0, 1.0)
     buckets = Buckets(10)
-    assert buckets.take([shadow, other], None, START_S).waits == [0.0, 0.0]
+    assert buckets.take([shadow, other], None, START_S).waits == (0.0, 0.0)
     outcome = buckets.take([shadow, other], None, START_S)
     assert outcome.allowed
-    assert outcome.waits == [2.0, 0.0]
-    assert outcome.remaining == [0.0, 8.0]
+    assert outcome.waits == (2.0, 0.0)
+    assert outcome.remaining == (0.0, 8.0)
 
 
 def test_what_never_fits_is_told_as_a_long_wait() -> None:
     """More than the bucket holds, or a bucket that does not fill."""
     buckets = Buckets(10)
-    assert buckets.take([Ask(b"a", 1.0, 1.0, 2.0)], None, START_S).waits == [LONGEST_WAIT_S]
-    assert buckets.take([Ask(b"b", 9.0, 1.0, 2.0, 60.0, 1.0)], None, START_S).waits == [LONGEST_WAIT_S]
+    assert buckets.take([Ask(b"a", 1.0, 1.0, 2.0)], None, START_S).waits == (LONGEST_WAIT_S,)
+    assert buckets.take([Ask(b"b", 9.0, 1.0, 2.0, 60.0, 1.0)], None, START_S).waits == (LONGEST_WAIT_S,)
     empty = Ask(b"c", 1.0, 0.0, 1.0)
     buckets.take([empty], None, START_S)
-    assert buckets.take([empty], None, START_S).waits == [LONGEST_WAIT_S]
+    assert buckets.take([empty], None, START_S).waits == (LONGEST_WAIT_S,)
 
 
 def test_a_window_slides() -> None:
@@ -92,7 +92,7 @@ def test_a_window_slides() -> None:
     assert not buckets.take([ask], None, START_S + 10.5).allowed
     assert buckets.take([ask], None, START_S + 11.0).allowed
     assert not buckets.take([ask], None, START_S + 11.5).allowed
-    assert buckets.take([ask], None, START_S + 40.0).remaining == [9.0]
+    assert buckets.take([ask], None, START_S + 40.0).remaining == (9.0,)
 
 
 def test_the_buckets_of_a_process_are_bounded() -> None:
@@ -129,4 +129,4 @@ def test_who_is_over_its_share_is_told_when_its_share_has_a_token() -> None:
         fair = Fair(b"t%f" % share_per_s, 0, 1.0, share_per_s, 2.0)
         buckets.by_key[b"all"] = Bucket(2.0, START_S)
         buckets.by_key[fair.key] = Bucket(0.0, START_S)
-        assert buckets.take([shared], fair, START_S).waits == [pytest.approx(min(wait_s, 10.0))]
+        assert buckets.take([shared], fair, START_S).waits[0] == pytest.approx(min(wait_s, 10.0))
