@@ -103,7 +103,7 @@ class TenantShares:
 
     async def _exchange(self, link: RedisLink, own: dict[str, TenantWant]) -> dict[str, TenantWant] | None:
         """What all workers saw; None if Redis is gone."""
-        told = orjson.dumps(_told(own))
+        told = orjson.dumps({tenant: tuple(want) for tenant, want in _told(own).items()})
         try:
             [live] = await link.run(lambda pipeline: pipeline.eval(_EXCHANGE, 1, _KEY, self._instance, told, _LIVES_S))
         except RedisGone:
