@@ -24,6 +24,7 @@ _TIERS: Final = ("admin", "user", "anonymous")
 _PLANS: Final = ("free", "team", "enterprise")
 _TRANSPORTS: Final = ("streamable_http", "sse", "websocket")
 _OVERLAP: Final = timedelta(hours=24)
+_BLOCK: Final = timedelta(hours=1)
 
 
 def add_command(
@@ -42,13 +43,14 @@ def add_command(
 
 
 def add_groups(commands: Commands) -> None:
-    """Add `migrate`, `tenants`, `keys` and `servers`."""
+    """Add `migrate`, `tenants`, `keys`, `servers` and `bans`."""
     _add_migrate(_group(commands, "migrate", "bring the tables of PostgreSQL up to date, or take changes back"))
     _add_tenants(_group(commands, "tenants", "who shares this proxy"))
     keys = _group(commands, "keys", "API keys")
     _add_keys(keys)
     _add_more_keys(keys)
     _add_servers(_group(commands, "servers", "MCP servers that are kept in the database"))
+    _add_bans(_group(commands, "bans", "addresses that are blocked on every replica"))
 
 
 def _group(commands: Commands, name: str, summary: str) -> Commands:
@@ -78,6 +80,12 @@ def _servers(given: argparse.Namespace) -> int:
     from proxy.commands import servers
 
     return servers.run(given)
+
+
+def _bans(given: argparse.Namespace) -> int:
+    from proxy.commands import bans
+
+    return bans.run(given)
 
 
 def _add_migrate(actions: Commands) -> None:
@@ -162,6 +170,19 @@ def _add_servers(actions: Commands) -> None:
     _add_owner(taken)
     taken.add_argument("--dry-run", action="store_true", help="say what would happen, and change nothing")
     _add_json(taken)
+
+
+def _add_bans(actions: Commands) -> None:
+    add = add_command(actions, "add", _bans, "block an address for a while")
+    add.add_argument("address", metavar="ADDRESS", type=values.address, help="an IPv6 address stands for its /64")
+    add.add_argument(
+        "--for", metavar="TIME", type=values.duration, default=_BLOCK, dest="length",
+        help="how long: 15m, 1h, 30d (default: 1h)",
+    )  # fmt: skip
+    add.add_argument("--reason", type=values.name, help="why, for whoever asks later")
+    _add_json(add_command(actions, "list", _bans, "list blocked addresses; those that end first come first"))
+    remove = add_command(actions, "remove", _bans, "let an address in again, and forget what it did")
+    remove.add_argument("address", metavar="ADDRESS", type=values.address, help="as it is listed")
 
 
 def _add_tenant(parser: argparse.ArgumentParser, *, required: bool = True) -> None:

@@ -63,7 +63,7 @@ def carried_out(work: Coroutine[object, object, _Result]) -> _Result:
 async def _changed(config: Config, work: Callable[[Session], Awaitable[_Result]]) -> _Result:
     postgres = postgres_of(config).model_copy(update={"timeouts": _PATIENCE})
     stores = Stores(postgres, None, Path(config.state_dir), time.monotonic, lambda: 0.5)
-    async with _turn(postgres, Path(config.state_dir)):
+    async with turn(postgres.embedded, Path(config.state_dir)):
         await stores.start(join=True)
         try:
             if stores.database is None:
@@ -82,7 +82,7 @@ async def owner_dsn(config: Config) -> AsyncIterator[str]:
     if dsn is not None:
         yield dsn.get_secret_value()
         return
-    async with _turn(postgres, state_dir):
+    async with turn(postgres.embedded, state_dir):
         server = embedded_postgres(state_dir)
         await server.start_or_join()
         try:
@@ -92,9 +92,9 @@ async def owner_dsn(config: Config) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def _turn(postgres: Postgres, state_dir: Path) -> AsyncIterator[None]:
-    """Wait until no other command uses the embedded server. Raises OSError, Misuse."""
-    if not postgres.embedded:
+async def turn(embedded: bool, state_dir: Path) -> AsyncIterator[None]:
+    """Wait until no other command uses the embedded servers. Raises OSError, Misuse."""
+    if not embedded:
         yield
         return
     with _lock_file(state_dir) as lock:

@@ -91,6 +91,16 @@ def network(text: str) -> str:
         raise argparse.ArgumentTypeError("an address or network: 10.1.2.3, 10.0.0.0/8 or 2001:db8::/32") from None
 
 
+def address(text: str) -> str:
+    """What the address of a client counts as: itself, or its /64."""
+    from proxy.limits.scores import subject_of
+
+    subject = subject_of(text.removesuffix("/64"))
+    if subject is None or ("/" in text and "/" not in subject):
+        raise argparse.ArgumentTypeError("an address: 192.0.2.1, 2001:db8::1 or 2001:db8::/64")
+    return subject
+
+
 def origin(text: str) -> str:
     """A value of `Origin`."""
     if _ORIGIN.fullmatch(text) is None or text.count("/") > len("//"):

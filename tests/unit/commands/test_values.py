@@ -15,7 +15,7 @@ from proxy.identity.keys import PepperRing, mint
 
 KINDS = (
     values.slug, values.name, values.count, values.positive, values.duration, values.moment, values.key_id,
-    values.network, values.origin, values.pattern, values.header, values.option,
+    values.network, values.address, values.origin, values.pattern, values.header, values.option,
 )  # fmt: skip
 
 
@@ -32,6 +32,10 @@ KINDS = (
         (values.moment, "2027-01-31T12:00Z", datetime(2027, 1, 31, 12, tzinfo=UTC)),
         (values.network, "10.1.2.3", "10.1.2.3/32"),
         (values.network, "::ffff:10.0.0.0/104", "10.0.0.0/8"),
+        (values.address, "192.0.2.1", "192.0.2.1"),
+        (values.address, "::ffff:192.0.2.1", "192.0.2.1"),
+        (values.address, "2001:DB8:1:2:3::4", "2001:db8:1:2::/64"),
+        (values.address, "2001:db8:1:2::/64", "2001:db8:1:2::/64"),
         (values.origin, "https://a.example:8443", "https://a.example:8443"),
         (values.origin, "vscode-webview://x", "vscode-webview://x"),
         (values.pattern, "git*", "git*"),
@@ -67,6 +71,9 @@ def test_a_value_is_what_it_stands_for(kind: Callable[[str], object], text: str,
         (values.moment, "0001-01-01T00:00+23:00"),
         (values.network, "planted"),
         (values.network, "10.0.0.1/8"),
+        (values.address, "planted.example"),
+        (values.address, "192.0.2.0/24"),
+        (values.address, "192.0.2.1/64"),
         (values.origin, "https://planted.example/"),
         (values.origin, "https://planted.example/path"),
         (values.origin, "planted"),
