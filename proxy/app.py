@@ -108,6 +108,7 @@ class App:
         )
         self._renewal = Renewal(self.live, snapshots, admissions, self._report_rows)
         self._backend = Backend(config, self.live, freshness, self._draw)
+        self.metrics.more = self._backend.families
         self._prepared: Built | None = None
         self._recorder = Recorder(
             self.metrics, log.AccessLog(stream, config.log.format), _logs_access(config), self._backend.usage
@@ -128,7 +129,7 @@ class App:
         backend = self._backend
         parts = Parts(
             self._streams, mirrors, time.monotonic, self._keeps, backend.lessons, backend.limiter,
-            backend.violations.violated,
+            backend.violated,
         )  # fmt: skip
         handler = Handler(self.live, backend.bans, parts, self._recorder)
         with _naming("admin", config.admin.host, config.admin.port):

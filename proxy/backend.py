@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from proxy import log
+from proxy.backend_metrics import RuleCounts, families
 from proxy.background.ban_sync import STEP_S as BANS_S
 from proxy.background.ban_sync import BanSync
 from proxy.background.file_servers import STEP_S, FileServers
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from proxy.config.models import Config
     from proxy.dataplane.admission import Freshness
     from proxy.dataplane.snapshot import Live
+    from proxy.limits.rules import Rule
+    from proxy.metrics import Family
     from proxy.store.database import Database
 
 #: How often databases are looked after, and notices of changes are heard, seconds.
@@ -78,6 +81,17 @@ class Backend:
         self._ids = RecordIds(time.time, os.urandom)
         self.violations = ViolationLog(None, self._ids, time.time, self._log)
         self._ban_sync: BanSync | None = None
+        self._rules = RuleCounts()
+
+    def violated(self, rule: Rule, subject: str, tenant: str, ip: str, limit: float, wait_s: float) -> None:
+        """A rule refused a request or, when it is not enforced, would have; see `parts.Violated`."""
+        self._rules.count(rule)
+        self.violations.violated(rule, subject, tenant, ip, limit, wait_s)
+
+    def families(self) -> Iterator[Family]:
+        """The metrics of all this."""
+        database = self._stores.database
+        return families(self._freshness, database, self.limiter, self._rules, self.bans, self.violations)
 
     async def start(self, renewal: Renewal) -> None:
         """Start the databases, and put the rows in force: those of PostgreSQL, else those of the last copy on disk.

@@ -183,7 +183,8 @@ def new_registry() -> CollectorRegistry:
 class Metrics:
     """All numbers of one proxy. `registry` holds the collectors of process, garbage collector and platform besides.
 
-    The public number attributes are added to by whoever owns the fact; `dropped_lines` is asked at each scrape.
+    The public number attributes are added to by whoever owns the fact; `dropped_lines`, and `more` for what
+    others count, are asked at each scrape.
     """
 
     def __init__(self, registry: CollectorRegistry, max_servers: int, method_label: Callable[[str], str]) -> None:
@@ -204,6 +205,7 @@ class Metrics:
         self.mirror_sent = self.mirror_dropped = 0
         self.record_failures = 0
         self.dropped_lines: Callable[[], int] = int
+        self.more: Callable[[], Iterable[Family]] = tuple
         ProcessCollector(registry=registry)
         GCCollector(registry=registry)
         PlatformCollector(registry=registry)
@@ -272,6 +274,7 @@ class Metrics:
         for kind, name, purpose, key, values in self._keyed():
             yield Family(kind, name, purpose, [(f'{{{key}="{label}"}}', value) for label, value in values.items()])
         yield Family("counter", "mcp_proxy_log_lines_dropped", "Log lines nobody read", (("", self.dropped_lines()),))
+        yield from self.more()
         yield Family("gauge", "mcp_proxy_build_info", "Which build this is", ((self._build, 1),))
 
     def _keyed(self) -> Iterator[tuple[str, str, str, str, Mapping[str, float]]]:

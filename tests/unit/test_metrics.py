@@ -13,6 +13,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from proxy.metrics import BUCKETS_S, NO_SERVER, OTHER, OUTCOMES, Metrics
+from tests.unit.test_backend_metrics import backend_families
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0"
 KNOWN = {"tools/call", "tools/list", "initialize"}
@@ -303,7 +304,9 @@ def test_every_metric_is_documented_and_no_other() -> None:
     rows = re.findall(r"^\| `(mcp_proxy_\w+)` \| (\w+) \| (.*?) \|", text, re.MULTILINE)
     written = {name: (kind, set(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows}
     real = {}
-    for family in full().families():
+    metrics = full()
+    metrics.more = backend_families
+    for family in metrics.families():
         name = f"{family.name}_total" if family.kind == "counter" else family.name
         labels = {label for suffix, _ in family.rows for label in re.findall(r'[{,](\w+)="', suffix)}
         real[name] = (family.kind, labels - {"le"})
