@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from proxy.background.ban_sync import STEP_S, BanSync
-from proxy.dataplane.bans import Ban, Bans, Blocked, policy_of
+from proxy.dataplane.bans import Ban, Bans, policy_of
 from proxy.dataplane.redis_link import RedisLink
 from proxy.dataplane.shared_bans import MENTION_S, Question, SharedBan, SharedBans, Why
+from proxy.errors import Blocked
 from proxy.identity.directory import UnknownCredential
 from tests.unit.dataplane.admitted import configuration
 from tests.unit.dataplane.fakes import Time

@@ -10,9 +10,10 @@ import pytest
 from proxy import errors
 from proxy.dataplane import bans as module
 from proxy.dataplane.admission import AdmissionBuilder, Freshness
-from proxy.dataplane.bans import INNOCENT, VIOLATIONS, Ban, Bans, Blocked, policy_of, turn_away
+from proxy.dataplane.bans import INNOCENT, VIOLATIONS, Ban, Bans, policy_of, turn_away
 from proxy.dataplane.context import RequestContext
 from proxy.dataplane.identity import authenticate
+from proxy.errors import Blocked
 from proxy.identity.directory import UnknownCredential
 from proxy.limits.scores import KINDS
 from tests.harness import ROOT
