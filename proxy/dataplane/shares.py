@@ -16,7 +16,7 @@ import orjson
 from proxy.dataplane.limit_script import fair_key
 from proxy.dataplane.redis_link import RedisGone, RedisLink
 from proxy.limits.bucket import Fair
-from proxy.limits.fairness import BURST_S, Demands, Shares, TenantShare, TenantWant, merge, reserve_of
+from proxy.limits.fairness import Demands, Shares, TenantShare, TenantWant, merge, reserve_of
 from proxy.limits.rules import Demand, Rule
 
 __all__ = ["TenantShares"]
@@ -89,8 +89,8 @@ class TenantShares:
 
     def _learn(self, share: TenantShare, demand: Demand, index: int) -> Fair:
         rule = demand.rule
-        per_s = self._shares.of(share, rule.refill_per_s)
-        burst = max(1.0, demand.cost, per_s * BURST_S)
+        per_s, burst_s = self._shares.of(share, rule.refill_per_s)
+        burst = max(1.0, demand.cost, per_s * burst_s)
         reserve = reserve_of(rule.capacity, rule.refill_per_s)
         fair = Fair(fair_key(rule.id, share.tenant), index, burst, per_s, reserve)
         self._known[share, demand.cost] = (rule, fair)

@@ -10,14 +10,16 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-__all__ = ["BURST_S", "Demands", "Shares", "TenantShare", "TenantWant", "reserve_of", "weighted_shares"]
+__all__ = ["Demands", "Shares", "TenantShare", "TenantWant", "reserve_of", "weighted_shares"]
 
 #: Steps that make up the window in which who asked for something is active.
 _STEPS: Final = 4
 #: What a tenant gets beyond what it asked for, so that it finds room when it asks for a little more.
-_HEADROOM: Final = 1.1
-#: A share may be used unevenly: what was saved within so many seconds.
-BURST_S: Final = 1.0
+_HEADROOM: Final = 1.25
+#: A share may be used unevenly: what was saved within so many seconds. Less for those who want more than they get, and
+#: so ask all the time: what they save while others take, they would take from them later.
+_BURST_S: Final = 1.0
+_FLOOD_BURST_S: Final = 0.25
 #: What nobody may touch that is over its share: this part of the capacity, and no more than comes back in so many s.
 #: That is how long the workers take to learn of a newcomer, which lives on it meanwhile.
 _RESERVE: Final = 0.1
@@ -98,33 +100,43 @@ def merge(into: dict[str, TenantWant], more: Mapping[str, TenantWant]) -> None:
         into[tenant] = want if before is None else TenantWant(before.per_s + want.per_s, want.weight)
 
 
+class Part(NamedTuple):
+    """What one tenant may take."""
+
+    per_s: float
+    burst_s: float
+    """So many seconds' worth may be saved."""
+
+
 class Shares:
-    """What each tenant may take per second, from one settlement to the next."""
+    """What each tenant may take, from one settlement to the next."""
 
     __slots__ = ("_by_tenant", "_per_s", "_weights")
 
     def __init__(self) -> None:
         self._per_s = 0.0
         self._weights = 0.0
-        self._by_tenant: dict[str, float] = {}
+        self._by_tenant: dict[str, Part] = {}
 
     def settle(self, per_s: float, wants: Mapping[str, TenantWant]) -> None:
         """Share `per_s` tokens per second anew, among those that want some."""
         self._per_s = per_s
         self._weights = sum(want.weight for want in wants.values())
         roomy = {tenant: TenantWant(want.per_s * _HEADROOM, want.weight) for tenant, want in wants.items()}
-        self._by_tenant = {
-            tenant: max(share, per_s * wants[tenant].weight / self._weights)
-            for tenant, share in weighted_shares(per_s, roomy).items()
-        }
+        shares = weighted_shares(per_s, roomy)
+        self._by_tenant = {tenant: self._part(shares[tenant], want) for tenant, want in wants.items()}
 
-    def of(self, share: TenantShare, per_s: float) -> float:
-        """Tokens per second for a tenant, of `per_s` if nothing was settled yet.
+    def of(self, share: TenantShare, per_s: float) -> Part:
+        """What a tenant may take, of `per_s` tokens per second if nothing was settled yet.
 
-        Who wants less than its part gets that part all the same, for it may want it in a moment; who was not seen
-        lately gets what it would with the others as they are.
+        Who was not seen lately gets what it would with the others as they are.
         """
         known = self._by_tenant.get(share.tenant)
         if known is not None:
             return known
-        return (self._per_s or per_s) * share.weight / (self._weights + share.weight)
+        return Part((self._per_s or per_s) * share.weight / (self._weights + share.weight), _BURST_S)
+
+    def _part(self, share: float, want: TenantWant) -> Part:
+        """Who wants less than its part by weight gets that part all the same: it may want it in a moment."""
+        even = self._per_s * want.weight / self._weights
+        return Part(max(share, even), _BURST_S if want.per_s < share else _FLOOD_BURST_S)

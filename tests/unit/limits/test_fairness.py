@@ -59,24 +59,24 @@ def test_demands_are_those_of_the_last_steps() -> None:
 def test_alone_a_tenant_may_use_all_of_it() -> None:
     """Also before anything was settled, and however little it wanted lately."""
     shares = Shares()
-    assert shares.of(TenantShare("a"), 100.0) == 100.0
+    assert shares.of(TenantShare("a"), 100.0).per_s == 100.0
     shares.settle(100.0, {"a": TenantWant(0.5, 3.0)})
-    assert shares.of(TenantShare("a"), 100.0) == 100.0
+    assert shares.of(TenantShare("a"), 100.0).per_s == 100.0
 
 
 def test_a_newcomer_gets_its_part_at_once() -> None:
     """As if it had been there."""
     shares = Shares()
     shares.settle(100.0, {"flood": TenantWant(5000.0, 1.0), "other": TenantWant(5000.0, 2.0)})
-    assert shares.of(TenantShare("new", 1.0), 100.0) == 25.0
+    assert shares.of(TenantShare("new", 1.0), 100.0).per_s == 25.0
 
 
 def test_the_quiet_keep_their_part_and_a_flood_gets_no_more_than_is_left() -> None:
     """The quiet may want more in a moment; the flood's share is what they did not use, less some headroom."""
     shares = Shares()
     shares.settle(100.0, {"flood": TenantWant(5000.0, 1.0), "quiet": TenantWant(10.0, 1.0)})
-    assert shares.of(TenantShare("quiet"), 100.0) == 50.0
-    assert shares.of(TenantShare("flood"), 100.0) == pytest.approx(89.0)
+    assert shares.of(TenantShare("quiet"), 100.0) == (50.0, 1.0)
+    assert shares.of(TenantShare("flood"), 100.0) == pytest.approx((87.5, 0.25))
 
 
 def test_the_reserve_is_small_beside_what_comes_back() -> None:
