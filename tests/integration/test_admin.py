@@ -369,7 +369,7 @@ async def test_background_loops_run_and_succeed(watched: ProxyProcess) -> None:
 
 
 def test_the_manual_lists_every_metric_and_no_other(watched: ProxyProcess) -> None:
-    """`docs/operations.md` against what the port shows, in both formats; pools of PostgreSQL only where there are any."""
+    """`docs/operations.md` against what the port shows, in both formats; pools show where there are any."""
     documented = set(re.findall(r"^\| `(mcp_proxy_(?!postgres_)\w+)` \|", DOCS.read_text(), re.M))
     text = watched.admin("/metrics")
     assert documented == set(re.findall(r"^# TYPE (mcp_proxy_\w+)", text, re.M))
