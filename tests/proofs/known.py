@@ -160,3 +160,10 @@ async def status_of(client: RawClient, request: bytes) -> int:
         return (await client.answer())[0]
     except (OSError, EOFError, TimeoutError):
         return 0
+
+
+async def ended(task: asyncio.Task[None]) -> None:
+    """Cancel a task until it is over: `wait_for` loses a cancellation that comes together with its result."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=1)

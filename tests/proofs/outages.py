@@ -22,7 +22,7 @@ from benchmarks.load import Order, Report, Target
 from proxy.store.embedded import EmbeddedPostgres
 from tests.harness import CALL, ProxyProcess, RawClient, post
 from tests.integration.talk import ask
-from tests.proofs.known import KINDS, Someone, admit, config, own_postgres, serving, someone, status_of
+from tests.proofs.known import KINDS, Someone, admit, config, ended, own_postgres, serving, someone, status_of
 from tests.proofs.postgres_relay import Relay, relayed
 from tests.unit.store.engine import execute, folder, login_dsn, migrated_database, owner_dsn
 from tests.unit.store.test_pool import frozen
@@ -148,8 +148,7 @@ class Stranger:
 
     async def stop(self) -> None:
         """Enough."""
-        self._asking.cancel()
-        await asyncio.wait([self._asking])
+        await ended(self._asking)
 
     async def first(self, status: int, since: float) -> float:
         """When this status came first after a moment; waits for it."""
@@ -274,8 +273,7 @@ async def suffer(kind: str, here: Scene, length: Length) -> Findings:
         await accept(proxy, here.server.owner_dsn, found)
         await stranger.first(401, returned)
         after_pairs = await after
-        watching.cancel()
-        await asyncio.wait([watching])
+        await ended(watching)
         await stranger.stop()
     judge_stranger(found, stranger.answers, began, left, returned)
     measured = [*during, *after_pairs]
