@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 STEP_S: Final = 0.25
 #: Questions of one step: so many pages of violations and changes a step at most.
 _MOST_QUESTIONS: Final = 5
+#: How often bans that ended are dropped, seconds: 10 ms for each hundred thousand.
+_SWEEP_S: Final = 5.0
 #: A ban that ends sooner is not told to others, seconds.
 _SHORTEST_S: Final = 0.5
 
@@ -46,7 +48,7 @@ class BanSync:
         self._clock = clock
         self._epoch = ""
         self._since = 0
-        self._heard_at = clock()
+        self._heard_at = self._swept_at = clock()
         #: Bans that Redis does not know yet.
         self._offers: dict[str, Ban] = {}
         #: While everything is read anew: what was there before and has not been named yet.
@@ -58,7 +60,9 @@ class BanSync:
         for ban in bans.take_made():
             self._offers[ban.subject] = ban
         now = self._clock()
-        bans.active(now)
+        if now - self._swept_at >= _SWEEP_S:
+            self._swept_at = now
+            bans.active(now)
         if self._shared is None:
             self._tell_all(self._offers.values())
             self._offers.clear()
@@ -123,7 +127,8 @@ class BanSync:
             return
         if change.seconds <= 0:
             return
-        told = why.by != self._by or (known is not None and known.told and known.kind != OPERATOR)
+        recorded = known is not None and known.told and known.until > now and known.kind != OPERATOR
+        told = recorded or why.by != self._by
         ban = Ban(change.subject, now + change.seconds, why.kind, why.score, why.times, why.note, told)
         if self._bans.put(ban, now):
             self._tell_all((ban,))

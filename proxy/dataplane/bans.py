@@ -109,7 +109,7 @@ class Bans:
         self.refused = self.forgotten = self.unshared = 0
 
     def __len__(self) -> int:
-        """Addresses that are blocked; some milliseconds later than now."""
+        """Addresses that are blocked, and a few whose ban has just ended."""
         return len(self._blocked)
 
     @property

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from proxy.dataplane.redis_link import RedisLink
     from proxy.limits.scores import Policy
 
-#: Scores, bans and changes in one question: half a millisecond of Redis for each hundred.
+#: Scores, bans and changes in one question: a millisecond of Redis for each hundred.
 PAGE: Final = 200
 #: Bans that are kept; of more, those that end first are forgotten.
 MOST: Final = 100_000
