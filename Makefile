@@ -33,7 +33,7 @@ bench: $(VENV)/installed-dev ## Measure CPU per call beside a bare aiohttp pass-
 bench-sql: $(VENV)/installed-dev ## Measure what each index of the database is worth, on a million rows (needs a minute or two)
 	@$(PY) -m benchmarks.bench_sql
 
-proofs: $(VENV)/installed-dev ## Run the slow proofs: latency, idle streams, disconnects, reloads under load
+proofs: $(VENV)/installed-dev ## Run the slow proofs: latency, streams, reloads, drains, revocation, outages, isolation (needs half an hour)
 	@$(PY) -m tests.proofs.run
 
 clean: ## Remove the virtual environment and everything generated
