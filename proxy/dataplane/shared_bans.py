@@ -106,7 +106,8 @@ class SharedBans:
 
     async def ask(self, question: Question, policy: Policy, budget_s: float | None = None) -> Answer:
         """Tell and be told. Raises RedisGone; what was told may have arrived then."""
-        subjects = [*question.lifts, *(each.subject for each in (*question.offences, *question.bans))]
+        offenders = (offence.subject for offence in question.offences)
+        subjects = [*question.lifts, *offenders, *(ban.subject for ban in question.bans)]
         keys = (*_KEYS, *(_SCORE + subject for subject in subjects))
         written = orjson.dumps(self._written(question, policy))
         (reply,) = await self._link.run(lambda pipeline: pipeline.eval(_SCRIPT, len(keys), *keys, written), budget_s)
