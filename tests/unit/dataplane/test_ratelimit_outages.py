@@ -22,7 +22,7 @@ from tests.unit.dataplane.valkey import client_of, own_server
 
 RATE_PER_S, BURST, WORKERS = 100.0, 100.0, 2
 ASKED_PER_S = 300
-BEFORE_S, OUTAGE_S, AFTER_S = 1.0, 1.5, 2.5
+BEFORE_S, OUTAGE_S, AFTER_S = 0.7, 1.0, 2.2
 DEMANDS = [Demand(Rule("r", "r", "key", BURST, RATE_PER_S), "s", 1.0)]
 
 

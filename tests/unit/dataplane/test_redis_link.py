@@ -11,17 +11,8 @@ import time
 import pytest
 
 from proxy.dataplane.redis_link import BUDGET_S, RedisGone, RedisLink
+from tests.unit.dataplane.clocks import Clock
 from tests.unit.dataplane.valkey import client_of, link_to, own_server, server
-
-
-class Clock:
-    """Seconds that a test lets pass."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 async def until_gone(link: RedisLink) -> float:
@@ -130,19 +121,20 @@ async def test_a_server_that_goes_is_gone_at_once_and_back_with_the_next_probe()
 
 async def test_a_frozen_server_costs_three_waits_of_less_than_50_ms() -> None:
     """Whoever asks afterwards is told at once; a probe of a server that is frozen still is in vain."""
-    async with own_server() as engine, link_to(engine) as link:
+    clock = Clock()
+    async with own_server() as engine, link_to(engine, clock) as link:
         pid = int((await link.run(lambda pipeline: pipeline.info("server")))[0]["process_id"])
         os.kill(pid, signal.SIGSTOP)
         try:
             began = time.monotonic()
             assert BUDGET_S <= await until_gone(link) < 0.06
             assert time.monotonic() - began < 0.2
-            await asyncio.sleep(1.2)
+            clock.now += 1.3
             await link.probe()
             assert not link.available
         finally:
             os.kill(pid, signal.SIGCONT)
-        await asyncio.sleep(1.2)
+        clock.now += 1.3
         await link.probe()
         assert link.available
 
@@ -181,15 +173,16 @@ async def test_a_loop_that_was_busy_does_not_blame_redis() -> None:
 @pytest.mark.parametrize("command", ["CONFIG SET maxmemory 1", "REPLICAOF 127.0.0.1 1"])
 async def test_a_server_that_takes_no_writes_is_gone_until_it_does(command: str) -> None:
     """Out of memory, or a read-only replica: it answers, but a limit cannot be counted there."""
-    async with own_server() as engine, client_of(engine) as client, link_to(engine) as link:
+    clock = Clock()
+    async with own_server() as engine, client_of(engine) as client, link_to(engine, clock) as link:
         await client.execute_command(command)
-        assert await until_gone(link) < 0.03
-        await asyncio.sleep(1.2)
+        assert await until_gone(link) < 0.04
+        clock.now += 1.3
         await link.probe()
         assert not link.available
         await client.config_set("maxmemory", 0)
         await client.execute_command("REPLICAOF NO ONE")
-        await asyncio.sleep(1.2)
+        clock.now += 1.3
         await link.probe()
         assert link.available
 

@@ -7,7 +7,7 @@ import atexit
 import random
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import cache
 from typing import Any
@@ -41,9 +41,9 @@ async def own_server() -> AsyncIterator[EmbeddedRedis]:
 
 
 @asynccontextmanager
-async def link_to(engine: EmbeddedRedis) -> AsyncIterator[RedisLink]:
+async def link_to(engine: EmbeddedRedis, clock: Callable[[], float] = time.monotonic) -> AsyncIterator[RedisLink]:
     """An open link."""
-    link = RedisLink(engine.url, time.monotonic, random.random)
+    link = RedisLink(engine.url, clock, random.random)
     await link.open()
     try:
         yield link
