@@ -1,0 +1,85 @@
+"""Every proof of the limits in full length: what was measured against its target; the last line is `failed: N`.
+
+python -m tests.limits.run [--short] [--only NAME]
+
+Takes some minutes. The figures of `cost` want the machine for themselves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from benchmarks.rig import Figure, raise_file_limit
+from tests.limits import exactness, fairness
+
+
+def exactness_figures(short: bool) -> list[Figure]:
+    """Three times the load that every rule allows, in four processes."""
+    length = exactness.SHORT if short else exactness.Length()
+    rules, by_itself = asyncio.run(exactness.direct(length))
+    under = 3 if short else 1
+    figures = [figure for rule in rules for figure in _exact(rule, under)]
+    figures.append(Figure("  decided without Redis, which was there", by_itself, 0, ""))
+    rules, errors = asyncio.run(exactness.through_proxies(length))
+    figures += [figure for rule in rules for figure in _exact(rule, under)]
+    return [*figures, Figure("  calls answered otherwise than by 200 or 429", errors, 0, "")]
+
+
+def _exact(rule: exactness.Exact, under: float) -> list[Figure]:
+    print(f"  {rule.name}: {rule.asked} asked, {rule.admitted} admitted of {rule.may:.1f}")
+    return [
+        Figure(f"{rule.name}: admitted over what it may", max(0.0, rule.admitted - rule.may), 0, ""),
+        Figure("  admitted under it", (1 - rule.admitted / rule.may) * 100, under, "%"),
+        Figure("  tokens that refused requests took elsewhere", max(0.0, rule.drained), 0.01, ""),
+    ]
+
+
+def fairness_figures(short: bool) -> list[Figure]:
+    """Tenants of weights 1, 1 and 2, one of which asks for twenty times its share."""
+    figures = []
+    for scene in asyncio.run(fairness.run(fairness.SHORT if short else fairness.Length())):
+        print(f"  {scene.name}: " + ", ".join(map(str, scene.tenants)))
+        figures += [
+            Figure(f"{scene.name}: refused of those within their share", scene.refused_quiet, 0, ""),
+            Figure("  furthest from what is fair", scene.off_share * 100, 5, "%"),
+            Figure("  of the global rate, not used", (1 - scene.used) * 100, 5, "%"),
+            Figure("  admitted over what the global rule may", max(0.0, scene.over), 0, ""),
+        ]
+    return figures
+
+
+PROOFS: Final[dict[str, Callable[[bool], list[Figure]]]] = {
+    "exactness": exactness_figures,
+    "fairness": fairness_figures,
+}
+
+
+def run_proof(name: str, short: bool) -> int:
+    """Run one of `PROOFS`, and print its figures; the number of those that miss their target."""
+    load, *_ = os.getloadavg()
+    print(f"--- {name} (load of the machine before: {load:.1f})", flush=True)
+    figures = PROOFS[name](short)
+    for figure in figures:
+        print(figure, flush=True)
+    return sum(figure.failed for figure in figures)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what is asked for, everything by default; 1 when a target is missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--short", action="store_true", help="a few seconds each, some targets wider")
+    parser.add_argument("--only", choices=PROOFS, help="one of them")
+    options = parser.parse_args(arguments)
+    raise_file_limit()
+    failed = sum(run_proof(name, options.short) for name in ([options.only] if options.only else PROOFS))
+    print(f"failed: {failed}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
