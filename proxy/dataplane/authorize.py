@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
+from proxy.dataplane.context import PREFLIGHT
 from proxy.errors import Forbidden, NoRoute, Refusal
 from proxy.mcp.envelope import Kind, Message
 from proxy.mcp.methods import Access
@@ -28,6 +29,8 @@ def authorize(ctx: RequestContext, admission: Admission, now: float) -> None:
 
     Raises NoRoute for servers of another tenant only, Forbidden when every server is denied.
     """
+    if ctx.principal is PREFLIGHT:
+        return  # it calls nothing, and the server says what pages may call
     messages, principal, ask = _messages(ctx), ctx.principal, admission.access.authorize
     denied: list[str] = []
     reason: Refusal = NoRoute("no server")

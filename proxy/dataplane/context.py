@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: Whoever needs no credential: one principal of no tenant.
 ANONYMOUS: Final = anonymous()
+#: A browser that asks whether a page may call (Fetch standard, "CORS preflight"): it shows no credential by design.
+PREFLIGHT: Final = replace(anonymous(frozenset()), id="preflight", tier="")
 #: Whoever has not been asked yet, and may do nothing.
 _NOBODY: Final = replace(anonymous(frozenset()), id="")
 #: No field of the head held the credential.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from proxy.dataplane.context import PREFLIGHT
 from proxy.errors import RegistryUnavailable
 from proxy.identity.credentials import unauthorized
 from proxy.identity.directory import UnknownCredential
@@ -15,9 +16,18 @@ from proxy.identity.directory import UnknownCredential
 if TYPE_CHECKING:
     from proxy.dataplane.admission import Admission
     from proxy.dataplane.context import RequestContext
+    from proxy.identity.principal import Principal
 
 #: How soon to come back when nobody can say whether a credential is good, seconds.
 _RETRY: Final = (("Retry-After", "2"),)
+
+
+def _without_credential(ctx: RequestContext, admission: Admission) -> Principal:
+    if admission.anonymous is not None:
+        return admission.anonymous
+    if ctx.head.method == "OPTIONS" and "access-control-request-method" in ctx.fields and "origin" in ctx.fields:
+        return PREFLIGHT
+    raise unauthorized("no credential")
 
 
 def authenticate(ctx: RequestContext, admission: Admission, now: float) -> None:
@@ -37,9 +47,7 @@ def authenticate(ctx: RequestContext, admission: Admission, now: float) -> None:
         ctx.reader = reader
         credential = reader.read(fields, ctx.head.query)
     if credential is None:
-        if admission.anonymous is None:
-            raise unauthorized("no credential")
-        ctx.principal = admission.anonymous
+        ctx.principal = _without_credential(ctx, admission)
         return
     assert directory is not None  # noqa: S101 - a credential was read, so there is where to look it up
     try:

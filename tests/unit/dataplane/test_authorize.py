@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from proxy.dataplane.authorize import authorize
-from proxy.dataplane.context import RequestContext
+from proxy.dataplane.context import PREFLIGHT, RequestContext
 from proxy.errors import Forbidden, NoRoute
 from proxy.identity.access import Server
 from proxy.identity.patterns import read_grants
@@ -58,6 +58,11 @@ def test_when_all_are_denied_the_request_is() -> None:
         authorize(request(), admitting(deny("s1"), replace(deny("s2"), id="r2")), NOW)
     with pytest.raises(NoRoute):
         authorize(request(principal=replace(WRITER, tenant="t2")), admitting(), NOW)
+
+
+def test_a_preflight_passes_where_it_has_a_route() -> None:
+    """Whatever rules say about calls."""
+    authorize(request(principal=PREFLIGHT), admitting(deny("s1"), replace(deny("s2"), id="r2")), NOW)
 
 
 def test_every_message_of_a_batch_counts() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from proxy.dataplane.admission import Admission
 from proxy.dataplane.bans import Bans, policy_of, turn_away
-from proxy.dataplane.context import ANONYMOUS, RequestContext
+from proxy.dataplane.context import ANONYMOUS, PREFLIGHT, RequestContext
 from proxy.dataplane.identity import authenticate
 from proxy.errors import BadRequest, Forbidden, Refusal, RegistryUnavailable, Unauthorized
 from proxy.identity.credentials import CHALLENGE
@@ -99,6 +99,20 @@ def test_who_shows_nothing_is_anonymous_where_that_is_allowed() -> None:
     refusal = refused(admitting(**STRICT))
     assert isinstance(refusal, Unauthorized)
     assert refusal.headers == CHALLENGE
+
+
+def test_a_preflight_shows_no_credential_and_needs_none() -> None:
+    """It is nobody, and may do nothing else; without the fields of one it is like any other request."""
+    raw = b"OPTIONS /up/mcp HTTP/1.1\r\nHost: h\r\nOrigin: https://app.test\r\n%b\r\n"
+    ctx = RequestContext(Client(raw % b"Access-Control-Request-Method: POST\r\n"), SNAPSHOT, 0.0)
+    identify(ctx, admitting(**STRICT))
+    assert ctx.principal is PREFLIGHT
+    assert not ctx.principal.scopes
+    with pytest.raises(Unauthorized):
+        identify(RequestContext(Client(raw % b""), SNAPSHOT, 0.0), admitting(**STRICT))
+    assert isinstance(
+        refused(admitting(**STRICT), "Origin: https://app.test", "Access-Control-Request-Method: POST"), Unauthorized
+    )
 
 
 @pytest.mark.parametrize("anonymous", [True, False])
