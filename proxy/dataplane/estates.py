@@ -16,12 +16,10 @@ from proxy.config.models import Config, Route
 from proxy.config.problems import path_text
 from proxy.config.rows import Reach
 from proxy.dataplane.readings import OwnedServer, Reader, Reading, reaches_of, read_route, read_server
-from proxy.identity.records import SYSTEM_TENANT
+from proxy.identity.records import FILE_TAG, SYSTEM_TENANT
 
-__all__ = ["FROM_FILE", "Estate", "Estates", "OwnedServer", "estates_of"]
+__all__ = ["Estate", "Estates", "OwnedServer", "estates_of"]
 
-#: Tag of a row of the system tenant that only stands for a server of the configuration file: tables refer to its id.
-FROM_FILE: Final = "configuration-file"
 #: Short name of the system tenant.
 _SYSTEM: Final = "system"
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
@@ -99,7 +97,7 @@ def estates_of(
     servers, routes = Reader(known.servers, read_server), Reader(known.routes, read_route)
     lent: dict[str, str] = {}
     for row in registry.get("mcp_servers", {}).values():
-        if FROM_FILE in row.tags:
+        if FILE_TAG in row.tags:
             if row.tenant_id == SYSTEM_TENANT:
                 lent[row.name] = row.id
         elif row.tenant_id in owners:

@@ -16,6 +16,8 @@ from proxy.identity.keys import Minted
 
 #: The tenant that owns what concerns all tenants: shared servers, and rules for everyone.
 SYSTEM_TENANT: Final = "00000000-0000-0000-0000-000000000000"
+#: Tag of its rows of `mcp_servers` that only stand for a server of the configuration file: other tables refer to them.
+FILE_TAG: Final = "configuration-file"
 
 
 @dataclass(frozen=True, slots=True)

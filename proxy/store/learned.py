@@ -15,14 +15,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import asyncpg
 
-from proxy.identity.records import SYSTEM_TENANT
+from proxy.identity.records import FILE_TAG, SYSTEM_TENANT
 from proxy.store.pool import Unavailable
 
 if TYPE_CHECKING:
     from proxy.store.pool import Session
 
-#: Marks the rows that stand for servers of the configuration file.
-FILE_TAG: Final = "configuration-file"
 #: Rows of one statement: some milliseconds, far from any deadline.
 MOST_ROWS: Final = 1000
 

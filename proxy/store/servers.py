@@ -13,11 +13,11 @@ from typing import Any, Final
 
 import orjson
 
+from proxy.identity.records import FILE_TAG
 from proxy.store import tenants
 from proxy.store.accounts import Rejected, note
 from proxy.store.database import Session
 
-CONFIGURATION_TAG: Final = "configuration-file"
 ADDED: Final = "added"
 SAME: Final = "there already"
 TAKEN: Final = "skipped: another server of this name is there"
@@ -30,8 +30,8 @@ _ADD: Final = f"""\
 VALUES ($1, $2, $3, $4, $5::jsonb, $6::jsonb, $7)
 ON CONFLICT (tenant_id, name) DO UPDATE SET endpoint_url = EXCLUDED.endpoint_url,
 transport_type = EXCLUDED.transport_type, headers = EXCLUDED.headers, options = EXCLUDED.options,
-is_enabled = EXCLUDED.is_enabled, tags = array_remove(mcp_servers.tags, '{CONFIGURATION_TAG}')
-WHERE '{CONFIGURATION_TAG}' = ANY (mcp_servers.tags) RETURNING id"""  # noqa: S608 - a constant
+is_enabled = EXCLUDED.is_enabled, tags = array_remove(mcp_servers.tags, '{FILE_TAG}')
+WHERE '{FILE_TAG}' = ANY (mcp_servers.tags) RETURNING id"""  # noqa: S608 - a constant
 _COUNT: Final = "/* servers.count */ SELECT count(*) FROM mcp_servers WHERE tenant_id = $1"
 _LIST: Final = """\
 /* servers.list */ SELECT s.id, t.slug AS tenant, s.name, s.endpoint_url AS url, s.transport_type AS transport,
@@ -93,7 +93,7 @@ async def set_enabled(session: Session, slug: str, name: str, enabled: bool) -> 
     row = await session.fetch_row(_FIND, tenant.id, name)
     if row is None:
         raise Rejected("this tenant has no server of this name; 'mcp-manager servers list' shows them")
-    if CONFIGURATION_TAG in row["tags"]:
+    if FILE_TAG in row["tags"]:
         raise Rejected("this server stands in the configuration file; change it there")
     if row["is_enabled"] == enabled:
         return False

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.config.models import Config
-from proxy.dataplane.estates import FROM_FILE, Estate, Estates, estates_of
-from proxy.identity.records import SYSTEM_TENANT
+from proxy.dataplane.estates import Estate, Estates, estates_of
+from proxy.identity.records import FILE_TAG, SYSTEM_TENANT
 from tests.unit.dataplane.registered import registry, route, server, tenant, tenant_id
 
 ACME, OTHER = tenant(1, "acme"), tenant(2, "other")
@@ -126,7 +126,7 @@ def test_rows_of_the_system_tenant_are_everyones_and_win() -> None:
 
 def test_a_tagged_row_lends_its_id_and_nothing_else() -> None:
     """It stands for a server of the configuration file, also when that one is gone."""
-    tags = ("mine", FROM_FILE)
+    tags = ("mine", FILE_TAG)
     row = server(0, "files", endpoint_url="http://old/", tags=tags, is_enabled=False)
     estates = made(row, server(0, "gone", tags=tags), server(1, "search", tags=tags))
     assert names(estates.shared) == (["files", "search"], [])
@@ -315,7 +315,7 @@ CHOICES = st.fixed_dictionaries(
         "is_enabled": st.booleans(),
         "transport_type": st.sampled_from(["streamable_http", "websocket"]),
         "options": st.sampled_from([{}, {"pool": {"max_connections": 3}}, {"breaker": {}}]),
-        "tags": st.sampled_from([(), (FROM_FILE,)]),
+        "tags": st.sampled_from([(), (FILE_TAG,)]),
         "headers": st.sampled_from([{}, {"A": "${TENANT_ACME_TOKEN}"}]),
     },
 )
