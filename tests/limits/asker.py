@@ -36,7 +36,7 @@ TICK_S = 0.002
 #: A stall of a busy machine is not to be taken for an outage here; seconds.
 PATIENCE_S = 2.0
 #: Time for all processes to import and connect, seconds.
-START_S = 3.0
+START_S = 2.5
 
 
 @dataclass
@@ -94,6 +94,9 @@ class Told:
     allowed: list[int]
     settled: list[int]
     """Allowed after `warm_s`."""
+    refused: list[int]
+    refused_later: list[int]
+    """Refused after `warm_s`."""
     by_itself: int = 0
     began_at: float = 0.0
     warm_at: float = 0.0
@@ -108,8 +111,7 @@ class Asker:
         link = RedisLink(errand.url, time.monotonic, random.random, PATIENCE_S)
         self._link = link
         self._limits = Limiter(link, time.monotonic, errand.instance)
-        none = [0] * len(errand.crowds)
-        self.told = Told(none.copy(), none.copy(), none.copy())
+        self.told = Told(*([0] * len(errand.crowds) for _ in range(5)))
         self._running: set[asyncio.Task[None]] = set()
 
     async def run(self) -> Told:
@@ -158,8 +160,11 @@ class Asker:
 
     async def _one(self, at: int, demands: Sequence[Demand], share: TenantShare | None) -> None:
         verdict = await self._limits.take(demands, share)
-        self.told.allowed[at] += verdict.allowed
-        self.told.settled[at] += verdict.allowed and self.told.warm_at > 0
+        told, later = self.told, self.told.warm_at > 0
+        told.allowed[at] += verdict.allowed
+        told.refused[at] += not verdict.allowed
+        told.settled[at] += verdict.allowed and later
+        told.refused_later[at] += not verdict.allowed and later
 
 
 async def ask(

@@ -1,9 +1,10 @@
 """Tenants that share one global rule: weighted max-min, in four processes that ask their limiters directly.
 
-Three scenes on a Redis of their own each: a flood, to which two come later that want less than their shares; all three
-wanting more than there is; and one alone. What passes counts from when the first moment is over: it begins with a full
+Scenes on a Redis of their own each: a flood, to which two come later that want less than their shares; all three
+wanting more than there is; and one alone. What passes counts from when the others have come: it begins with a full
 bucket, and shares follow the demand four times a second. Whoever wants no more than its share is refused nothing, from
-its first request on.
+its first request on, for the reserve of the bucket lasts until all have learned of it. That of a bucket of half a
+second does not: there the first second of a newcomer is left out.
 """
 
 from __future__ import annotations
@@ -15,27 +16,32 @@ from proxy.limits.fairness import TenantWant, weighted_shares
 from tests.limits.asker import Crowd, Told, ask
 from tests.limits.valkey import valkey
 
-RATE, BURST = 200.0, 100.0
+RATE = 200.0
+#: In seconds of the rate; the default rules have a minute.
+BURST_S, SMALL_BURST_S = 5.0, 0.5
 WEIGHTS: Final = {"flood": 1.0, "light": 1.0, "heavy": 2.0}
 #: What each asks for, by its share when all ask.
 SCENES: Final[dict[str, dict[str, float]]] = {
     "one floods at 20x": {"flood": 20.0, "light": 0.9, "heavy": 0.9},
     "all ask too much": {"flood": 20.0, "light": 3.0, "heavy": 2.0},
     "alone": {"flood": 20.0},
+    "a small burst, one floods": {"flood": 20.0, "light": 0.9, "heavy": 0.9},
 }
-#: When those come who do not flood.
-LATER_S: Final = 0.5
+SMALL: Final = "a small burst, one floods"
+#: When those come who do not flood: the flood has emptied the bucket by then; seconds.
+LATER_S: Final = 1.6
 
 
 @dataclass
 class Length:
     """How much of each scene."""
 
-    seconds: float = 20.0
-    warm_s: float = 3.0
+    scenes: tuple[str, ...] = tuple(SCENES)
+    seconds: float = 40.0
+    warm_s: float = 4.0
 
 
-SHORT: Final = Length(4.5, 2.0)
+SHORT: Final = Length(tuple(SCENES)[:2], 4.7, 2.7)
 
 
 @dataclass
@@ -47,7 +53,7 @@ class Tenant:
     fair_per_s: float
     got_per_s: float
     refused: int
-    """Since its first request."""
+    """Since its first request, or since the first moment is over if the burst is small."""
 
     def __str__(self) -> str:
         return f"{self.name} asked {self.asked_per_s:.0f}/s, got {self.got_per_s:.1f} of {self.fair_per_s:.1f}"
@@ -80,11 +86,12 @@ class Scene:
 
 async def run(length: Length) -> list[Scene]:
     """All scenes."""
-    return [await _scene(name, length) for name in SCENES]
+    return [await _scene(name, length) for name in length.scenes]
 
 
 async def _scene(name: str, length: Length) -> Scene:
-    limit = {"name": "global", "level": "global", "capacity": BURST, "refill_per_s": RATE}
+    burst = RATE * (SMALL_BURST_S if name == SMALL else BURST_S)
+    limit = {"name": "global", "level": "global", "capacity": burst, "refill_per_s": RATE}
     whole = sum(WEIGHTS.values())
     crowds = [
         Crowd(
@@ -97,10 +104,10 @@ async def _scene(name: str, length: Length) -> Scene:
         told = await ask(redis.url, crowds, length.seconds, length.warm_s)
     began, ended = min(each.began_at for each in told), max(each.ended_at for each in told)
     admitted = sum(sum(each.allowed) for each in told)
-    return Scene(name, _tenants(crowds, told), admitted - BURST - RATE * (ended - began))
+    return Scene(name, _tenants(crowds, told, name != SMALL), admitted - burst - RATE * (ended - began))
 
 
-def _tenants(crowds: list[Crowd], told: list[Told]) -> list[Tenant]:
+def _tenants(crowds: list[Crowd], told: list[Told], from_the_start: bool) -> list[Tenant]:
     wants = {crowd.tenant: TenantWant(crowd.per_s, crowd.weight) for crowd in crowds}
     fair = weighted_shares(RATE, wants)
     seen_s = sum(each.ended_at - each.warm_at for each in told) / len(told)
@@ -110,7 +117,7 @@ def _tenants(crowds: list[Crowd], told: list[Told]) -> list[Tenant]:
             crowd.per_s,
             fair[crowd.tenant],
             sum(each.settled[at] for each in told) / seen_s,
-            sum(each.asked[at] - each.allowed[at] for each in told),
+            sum((each.refused if from_the_start else each.refused_later)[at] for each in told),
         )
         for at, crowd in enumerate(crowds)
     ]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from benchmarks.rig import Figure, raise_file_limit
-from tests.limits import exactness, fairness
+from tests.limits import exactness, fairness, outages
 
 
 def exactness_figures(short: bool) -> list[Figure]:
@@ -46,16 +46,36 @@ def fairness_figures(short: bool) -> list[Figure]:
         print(f"  {scene.name}: " + ", ".join(map(str, scene.tenants)))
         figures += [
             Figure(f"{scene.name}: refused of those within their share", scene.refused_quiet, 0, ""),
-            Figure("  furthest from what is fair", scene.off_share * 100, 5, "%"),
-            Figure("  of the global rate, not used", (1 - scene.used) * 100, 5, "%"),
+            Figure("  furthest from what is fair", scene.off_share * 100, 30 if short else 5, "%"),
+            Figure("  of the global rate, not used", (1 - scene.used) * 100, 15 if short else 5, "%"),
             Figure("  admitted over what the global rule may", max(0.0, scene.over), 0, ""),
         ]
+    return figures
+
+
+def outage_figures(short: bool) -> list[Figure]:
+    """Redis killed, frozen, full, read-only and flushed, and clocks that jump."""
+    figures = []
+    length = outages.SHORT if short else outages.Length()
+    for found in asyncio.run(outages.run(length)):
+        p50_ms, longest_ms = found.p50_s * 1e3, found.longest_s * 1e3
+        print(f"  {found.kind}: {found.calls} calls, p50 {p50_ms:.1f} ms, longest {longest_ms:.0f} ms", flush=True)
+        figures += [
+            Figure(f"{found.kind} for {length.outage_s:g} s: neither 200 nor 429", found.errors, 0, ""),
+            Figure("  slower than 50 ms", found.slow, 5, ""),
+            Figure("  admitted over burst and rate", found.over, outages.MOST_OVER, ""),
+            Figure("  admitted under it", found.starved * 100, 5, "%"),
+            Figure("  back on Redis after", found.back_s, 2, "s"),
+        ]
+    for where, extra in asyncio.run(outages.jumps()).items():
+        figures.append(Figure(f"clock of the {where} jumps by a day: admitted too much", extra, 0, ""))
     return figures
 
 
 PROOFS: Final[dict[str, Callable[[bool], list[Figure]]]] = {
     "exactness": exactness_figures,
     "fairness": fairness_figures,
+    "outages": outage_figures,
 }
 
 
