@@ -60,6 +60,9 @@ class Lane(asyncio.Protocol):
 
     def send(self, packed: bytes, count: int, answer: Answer, budget_s: float) -> None:
         """Send `count` commands; `answer` is called within `budget_s` seconds or so, never from within this call."""
+        if self._closed:
+            self._loop.call_soon(answer, None)
+            return
         due = self._loop.time() + budget_s
         self._waiting.append(_Waiting(count, answer, budget_s, due))
         self._writer.transport.write(packed)

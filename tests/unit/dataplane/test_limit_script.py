@@ -25,8 +25,8 @@ from tests.unit.dataplane.valkey import Wire, server
 
 #: The script with the clock of the test, and lives that the clock of Redis does not end meanwhile.
 TIMED = LimitScript(
-    TEXT.replace("redis.call('TIME')", "{redis.call('GET', 'seconds'), redis.call('GET', 'micros')}").replace(
-        "math.ceil(life * 1000) + 1", "1000000"
+    TEXT.replace("call('TIME')", "{redis.call('GET', 'seconds'), redis.call('GET', 'micros')}").replace(
+        "ceil(seconds * 1000) + 1", "1000000"
     )
 )
 START_US = 1_795_000_000_000_000

@@ -125,3 +125,6 @@ async def test_closing_tells_those_who_wait_but_is_no_failure() -> None:
         assert far.answers == [("one", None)]
         await asyncio.sleep(0.01)
         assert far.failed == []
+        far.ask("two")
+        await settle(far, 2)
+        assert far.answers[1] == ("two", None)
