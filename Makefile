@@ -8,7 +8,7 @@ PY := $(VENV)/bin/python
 PYTEST ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint conformance bench bench-sql proofs clean
+.PHONY: help run test lint conformance bench bench-sql proofs limits-proof clean
 
 help: ## Print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ bench-sql: $(VENV)/installed-dev ## Measure what each index of the database is w
 
 proofs: $(VENV)/installed-dev ## Run the slow proofs: latency, streams, reloads, drains, revocation, outages, isolation (needs half an hour)
 	@$(PY) -m tests.proofs.run
+
+limits-proof: $(VENV)/installed-dev ## Run the proof of the limits: exactness, fairness, outages of Redis, cost (ten minutes)
+	@$(PY) -m tests.limits.run
 
 clean: ## Remove the virtual environment and everything generated
 	rm -rf $(VENV) .run .mcp-manager build dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache \

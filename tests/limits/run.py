@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from benchmarks.rig import Figure, raise_file_limit
-from tests.limits import exactness, fairness, outages
+from tests.limits import cost, exactness, fairness, outages
 
 
 def exactness_figures(short: bool) -> list[Figure]:
@@ -72,10 +72,32 @@ def outage_figures(short: bool) -> list[Figure]:
     return figures
 
 
+def cost_figures(short: bool) -> list[Figure]:
+    """Time, CPU and memory. A short run on a busy machine says little about microseconds."""
+    length, loose = (cost.SHORT, 10) if short else (cost.Length(), 1)
+    added, forever = asyncio.run(cost.price(length))
+    print(f"  a call without limits takes {added.without_us:.0f} us")
+    grown = cost.growth(length)
+    print(f"  finding the rules and asking Redis takes {grown.take_us:.0f} us")
+    flat = 1.5 if short else 1.05
+    return [
+        Figure(f"{cost.RULES} rules: added to a call, p50", added.p50_us, 60 * loose, "us"),
+        Figure(f"  CPU of the proxy, {cost.CLIENTS} clients", added.cpu_us, 40 * loose, "us"),
+        Figure("  CPU of the proxy, one client", added.cpu_alone_us, 40 * loose, "us"),
+        Figure(f"{length.rules:,} rules, by {length.few_rules}", grown.rules, flat, "x"),
+        Figure(f"{length.subjects:,} subjects in Redis, by {cost.FEW:,}", grown.stored, flat, "x"),
+        Figure("  and all of them ask", grown.asking, flat, "x"),
+        Figure("  memory of Redis for each", grown.bytes_per_subject, 250, "B"),
+        Figure("keys that do not expire", forever + grown.forever, 0, ""),
+        Figure("keys of buckets that are full again", grown.left, 0, ""),
+    ]
+
+
 PROOFS: Final[dict[str, Callable[[bool], list[Figure]]]] = {
     "exactness": exactness_figures,
     "fairness": fairness_figures,
     "outages": outage_figures,
+    "cost": cost_figures,
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,7 +24,8 @@ LOOK_S = 0.01
 class Valkey:
     """One server without a disk: what it holds is lost when it ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, cpus: set[int] | None) -> None:
+        self._cpus = cpus
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.client = Redis(port=self.port, protocol=2)
@@ -36,6 +38,8 @@ class Valkey:
         program = Path(spec.submodule_search_locations[0]) / "bin/valkey-server"
         settings = ("--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no")
         self._process = subprocess.Popen([program, *settings], cwd="/", stdout=subprocess.DEVNULL)
+        if self._cpus:
+            os.sched_setaffinity(self._process.pid, self._cpus)
         async with asyncio.timeout(20):
             while not await self.answers():
                 await asyncio.sleep(LOOK_S)
@@ -46,6 +50,10 @@ class Valkey:
             return bool(await self.client.ping())
         except (OSError, RedisError):
             return False
+
+    def connect(self) -> socket.socket:
+        """A plain connection to it."""
+        return socket.create_connection(("127.0.0.1", self.port))
 
     async def kill(self) -> None:
         """As a power cut does; connections are refused from now on."""
@@ -99,9 +107,9 @@ class Valkey:
 
 
 @asynccontextmanager
-async def valkey() -> AsyncIterator[Valkey]:
-    """One that is running and empty."""
-    server = Valkey()
+async def valkey(cpus: set[int] | None = None) -> AsyncIterator[Valkey]:
+    """One that is running and empty, on some of the cores."""
+    server = Valkey(cpus)
     await server.start()
     try:
         yield server

@@ -1,0 +1,274 @@
+"""What a limit costs: time and CPU of a request with six rules, however many rules and subjects there are; and memory.
+
+The price of a call is measured on two real proxies that differ only in their limits, called in turns by one client at a
+time (time added) and by several (CPU of the proxy's process), on a Redis that is reached by TCP on the loopback.
+That nothing grows is measured on the limiter itself, in pairs of neighbours: finding the rules and asking Redis.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+import hiredis
+import uvloop
+
+from benchmarks import rig
+from benchmarks.load import Order
+from proxy.dataplane.limit_script import SCRIPT
+from proxy.dataplane.ratelimit import Limiter
+from proxy.dataplane.redis_link import RedisLink
+from proxy.identity.principal import Principal, Source
+from proxy.limits.rules import Asked, Demand, Level, Rule, RuleBook
+from tests.limits.valkey import Valkey, valkey
+
+#: Never used up: this is about the price of what passes.
+PLENTY: Final = 1e6
+RULES: Final = 6
+CLIENTS: Final = 16
+TIMES: Final = 50
+"""Requests in a row, of either of a pair."""
+FEW: Final = 1000
+CHUNK: Final = 1000
+#: Buckets that stay as long as this runs: so much is taken, and comes back so slowly.
+_SLOW: Final = Rule("own", "own", "key", PLENTY, 1.0)
+_TAKEN: Final = 2000.0
+_QUICK: Final = Rule("quick", "quick", "key", 100.0, 100.0)
+GONE_S: Final = 1.5
+
+
+@dataclass
+class Length:
+    """How much of it."""
+
+    pairs: int = 30
+    window_s: float = 1.0
+    rules: int = 10_000
+    few_rules: int = 10
+    subjects: int = 1_000_000
+    chunks: int = 600
+
+
+SHORT: Final = Length(2, 0.4, 1000, 100, 50_000, 60)
+
+
+@dataclass
+class Price:
+    """What limits add to a call; microseconds."""
+
+    p50_us: float
+    cpu_us: float
+    cpu_alone_us: float
+    """With one call at a time, which shares its round trip with no other."""
+    without_us: float
+    """p50 of a call without limits."""
+
+
+@dataclass
+class Growth:
+    """What many cost more than few, as a ratio; memory in bytes."""
+
+    rules: float
+    stored: float
+    """So many subjects in Redis, of which always the same few ask."""
+    asking: float
+    """All of them ask, in no order."""
+    take_us: float
+    bytes_per_subject: float
+    forever: int
+    """Keys that do not expire."""
+    left: int
+    """Keys that are there although their time is over."""
+
+
+# --- the price of a call --------------------------------------------------------------------------------------------
+
+
+def config(redis: Valkey, upstream_port: int, limited: bool) -> dict[str, Any]:
+    """A proxy, with or without six rules for each call."""
+    levels = {"global": None, "tier": None, "server": None, "tool": None, "client_address": None, "more": "demo/get_*"}
+    rules = [
+        {"name": name, "level": "tool" if name == "more" else name, "rate": "1000000/s", "burst": int(PLENTY)}
+        | ({"subject": subject} if subject else {})
+        for name, subject in levels.items()
+    ]
+    settings = rig.demo_config(upstream_port) | {"redis": {"url": redis.url}, "log": {"access": False}}
+    return settings | ({"limits": {"preset": "none", "rules": rules}} if limited else {})
+
+
+async def price(length: Length) -> tuple[Price, int]:
+    """What six rules add, by the medians of neighbours; and how many keys of the proxies do not expire."""
+    others, _ = rig.two_cores()
+    async with valkey(others) as redis:
+        found = await asyncio.to_thread(_price, redis, length)
+        return found, await _forever(redis)
+
+
+def _price(redis: Valkey, length: Length) -> Price:
+    others, own = rig.two_cores()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mcpm-")))
+        upstream = stack.enter_context(rig.start_upstream(others))
+        load = stack.enter_context(rig.Load(others))
+        proxies = [
+            stack.enter_context(rig.start_proxy(folder / str(limited), config(redis, upstream.port, limited), own))
+            for limited in (False, True)
+        ]
+        alone = _pairs(load, proxies, 1, length)
+        crowded = _pairs(load, proxies, CLIENTS, length)
+    return Price(
+        statistics.median(limited[0] - free[0] for free, limited in alone),
+        statistics.median(limited[1] - free[1] for free, limited in crowded),
+        statistics.median(limited[1] - free[1] for free, limited in alone),
+        statistics.median(free[0] for free, _ in alone),
+    )
+
+
+def _pairs(
+    load: rig.Load, proxies: Sequence[rig.Process], clients: int, length: Length
+) -> list[list[tuple[float, float]]]:
+    """Of each pair, without and with limits: p50, and CPU of a call; microseconds."""
+
+    def window(proxy: rig.Process) -> tuple[float, float]:
+        before = proxy.cpu_ns()
+        report = load.run(Order(proxy.port, era="modern", connections=clients, seconds=length.window_s))
+        return report.p50_ms * 1e3, (proxy.cpu_ns() - before) / report.calls / 1e3
+
+    for proxy in proxies:
+        window(proxy)  # warm up
+    found = []
+    for number in range(length.pairs):
+        if number % 2:
+            found.append([window(proxy) for proxy in proxies])
+        else:
+            found.append([window(proxy) for proxy in proxies[::-1]][::-1])
+    return found
+
+
+# --- what grows -----------------------------------------------------------------------------------------------------
+
+
+def growth(length: Length) -> Growth:
+    """With many rules and many subjects."""
+    return uvloop.run(_growth(length))
+
+
+async def _growth(length: Length) -> Growth:
+    async with AsyncExitStack() as stack:
+        few, many = [await stack.enter_async_context(valkey()) for _ in range(2)]
+        limits = []
+        for redis in (few, many):
+            each = Limiter(RedisLink(redis.url, time.monotonic, random.random, 1.0), time.monotonic, "one")
+            await each.open()
+            stack.push_async_callback(each.close)
+            limits.append(each)
+        quick = await _quick(few)
+        await asyncio.to_thread(_fill, few, FEW)
+        before = int((await many.client.info("memory"))["used_memory"])
+        await asyncio.to_thread(_fill, many, length.subjects)
+        memory = (int((await many.client.info("memory"))["used_memory"]) - before) / length.subjects
+        small, large = book(length.few_rules), book(length.rules)
+        some, all_of_them = asks(range(FEW)), asks(random.sample(range(length.subjects), min(length.subjects, 50_000)))
+        rules, take_us = await _ratio(length, Side(limits[0], small, some), Side(limits[0], large, some))
+        stored, _ = await _ratio(length, Side(limits[0], small, some), Side(limits[1], small, some))
+        asking, _ = await _ratio(length, Side(limits[0], small, some), Side(limits[1], small, all_of_them))
+        return Growth(rules, stored, asking, take_us, memory, await _forever(few) + await _forever(many), quick)
+
+
+def book(count: int) -> RuleBook:
+    """So many rules, six of which concern a call of `asks`."""
+    levels: tuple[Level, ...] = ("global", "tenant", "tier", "server", "tool")
+    own = [Rule(level, level, level, PLENTY, PLENTY) for level in levels]
+    others = [Rule(f"r{n}", f"r{n}", "tool", PLENTY, PLENTY, f"other/tool{n}") for n in range(count - RULES)]
+    return RuleBook.of([*own, _SLOW, *others])
+
+
+def asks(numbers: Sequence[int]) -> list[Asked]:
+    """Calls of so many principals."""
+    return [
+        Asked(
+            Principal(name_of(number), "t", "t", "", "user", frozenset(), Source.KEY, str(number)), "192.0.2.7",
+            "server", "tool", "tools/call",
+        )
+        for number in numbers
+    ]  # fmt: skip
+
+
+def name_of(number: int) -> str:
+    """As long as names of subjects are: a word and a UUID."""
+    return f"user:{UUID(int=number * 0x9E3779B97F4A7C15F39CC0605CEDC835 % 2**128)}"
+
+
+@dataclass
+class Side:
+    """One of two that are compared."""
+
+    limits: Limiter
+    book: RuleBook
+    asks: list[Asked]
+
+    async def run(self) -> float:
+        """Microseconds of a request: the middle one of so many."""
+        took = []
+        for asked in random.choices(self.asks, k=TIMES):
+            began = time.perf_counter_ns()
+            verdict = await self.limits.take(self.book.for_request(asked), None)
+            took.append(time.perf_counter_ns() - began)
+            assert verdict.allowed and verdict.source == "redis", verdict
+        return statistics.median(took) / 1e3
+
+
+async def _ratio(length: Length, one: Side, other: Side) -> tuple[float, float]:
+    """What `other` takes by what `one` takes, the median of pairs; and what `one` takes."""
+    await one.run(), await other.run()
+    pairs = []
+    for number in range(length.chunks):
+        if number % 2:
+            pairs.append((await one.run(), await other.run()))
+        else:
+            pairs.append((await other.run(), await one.run())[::-1])
+    return statistics.median(b / a for a, b in pairs), statistics.median(a for a, _ in pairs)
+
+
+def _fill(redis: Valkey, count: int) -> None:
+    """A bucket for each of so many subjects, made by the script."""
+    _run_script(redis, count, lambda number: Demand(_SLOW, name_of(number), _TAKEN))
+
+
+def _run_script(redis: Valkey, count: int, demand: Callable[[int], Demand]) -> None:
+    replies = hiredis.Reader()
+    with redis.connect() as wire:
+        wire.sendall(SCRIPT.load)
+        awaited = 1
+        for start in range(0, count, CHUNK):
+            numbers = range(start, min(count, start + CHUNK))
+            wire.sendall(b"".join(SCRIPT.command([demand(number)], None)[0] for number in numbers))
+            awaited += len(numbers)
+            while awaited:
+                replies.feed(wire.recv(1 << 20))
+                while (reply := replies.gets()) is not False:
+                    assert isinstance(reply, bytes), reply
+                    awaited -= 1
+
+
+async def _quick(redis: Valkey) -> int:
+    """Keys of buckets that are full again, and should be gone."""
+    before = await redis.client.dbsize()
+    await asyncio.to_thread(_run_script, redis, FEW, lambda number: Demand(_QUICK, name_of(number), 1.0))
+    await asyncio.sleep(GONE_S)
+    return max(0, int(await redis.client.dbsize()) - before - 2)
+
+
+async def _forever(redis: Valkey) -> int:
+    """Keys that do not expire."""
+    keys = (await redis.client.info("keyspace")).get("db0", {"keys": 0, "expires": 0})
+    return int(keys["keys"]) - int(keys["expires"])
