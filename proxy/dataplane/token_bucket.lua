@@ -5,8 +5,7 @@
 --   {mcpm}:b:<rule>:<subject>  bucket, packed doubles: tokens, when (s); with a window also its number, used in it, and
 --                              used in the one before. Absent: full and unused. Lives until it would be that anyway.
 --   {mcpm}:f:<rule>:<tenant>   what a tenant may take of a bucket that all share: the same, without a window.
---   {mcpm}:w                   sorted set: live workers by the time of their last heartbeat (worker_count.py).
---   {mcpm}:d                   hash: worker -> time, and the demands of the tenants that it saw (shares.py).
+--   {mcpm}:d                   hash: live worker -> time, and the demands of the tenants that it saw (shares.py).
 --   {mcpm}:p                   written by probes (redis_link.py).
 --
 -- KEYS     the buckets, then the fair bucket of the tenant if ARGV[2] is not empty

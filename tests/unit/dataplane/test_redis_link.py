@@ -6,11 +6,14 @@ import asyncio
 import os
 import random
 import signal
+import ssl
 import time
+from pathlib import Path
 
 import pytest
 
 from proxy.dataplane.redis_link import BUDGET_S, RedisGone, RedisLink
+from tests.unit.config.pem import write_pair
 from tests.unit.dataplane.clocks import Clock
 from tests.unit.dataplane.valkey import client_of, link_to, own_server, server
 
@@ -208,6 +211,40 @@ async def test_probes_find_a_frozen_server_without_any_request() -> None:
             assert not link.available
         finally:
             os.kill(pid, signal.SIGCONT)
+
+
+async def test_tls_and_the_number_of_a_database_are_as_the_url_says(tmp_path: Path) -> None:
+    """redis-py connects and signs in, and the lane takes over what it made: here behind something that speaks TLS."""
+    write_pair(tmp_path / "certificate", tmp_path / "key")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "certificate", tmp_path / "key")
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while some := await reader.read(65536):
+            writer.write(some)
+        writer.close()
+
+    async def front(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        to = await asyncio.open_unix_connection(str(server().sockets / "redis"))
+        await asyncio.gather(carry(reader, to[1]), carry(to[0], writer))
+
+    async with (
+        await asyncio.start_server(front, "127.0.0.1", 0, ssl=context) as listener,
+        client_of(server()) as client,
+    ):
+        password = client.connection_pool.connection_kwargs["password"]
+        port = listener.sockets[0].getsockname()[1]
+        link = RedisLink(f"rediss://:{password}@127.0.0.1:{port}/3?ssl_cert_reqs=none", time.monotonic, random.random)
+        await link.open()
+        assert link.available
+        await link.run(lambda pipeline: pipeline.set("over tls", "x" * 300_000), 1.0)
+        assert (await client.info("keyspace"))["db3"]["keys"] >= 1
+        assert await link.run(lambda pipeline: pipeline.strlen("over tls"), 1.0) == [300_000]
+        await link.close()
+        strict = RedisLink(f"rediss://:{password}@127.0.0.1:{port}", time.monotonic, random.random)
+        await strict.open()
+        assert not strict.available
+        await strict.close()
 
 
 def test_a_url_that_is_none_is_a_value_error() -> None:
