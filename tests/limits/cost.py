@@ -58,7 +58,7 @@ class Length:
     chunks: int = 600
 
 
-SHORT: Final = Length(2, 0.4, 1000, 100, 50_000, 60)
+SHORT: Final = Length(2, 0.25, 1000, 100, 50_000, 40)
 
 
 @dataclass

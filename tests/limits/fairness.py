@@ -41,7 +41,7 @@ class Length:
     warm_s: float = 4.0
 
 
-SHORT: Final = Length(tuple(SCENES)[:2], 4.7, 2.7)
+SHORT: Final = Length(tuple(SCENES)[:1], 4.7, 2.7)
 
 
 @dataclass

@@ -4,6 +4,9 @@ Two real proxies are called 300 times a second, three times what two tools allow
 so that it begins with full buckets. That a proxy asks Redis again is seen in the list of its clients. Its clock cannot
 be set without rights over the machine: jumps are tried on the script with its `TIME` replaced by a key, and on the
 buckets of a process, whose clock is handed to them.
+
+A machine that stops for a moment makes calls slow, too: a third proxy, without limits and Redis, is called as often at
+the same time, and its slow calls are taken off.
 """
 
 from __future__ import annotations
@@ -59,7 +62,7 @@ class Length:
     after_s: float = 6.0
 
 
-SHORT: Final = Length(0.6, 1.0, 1.6)
+SHORT: Final = Length(0.3, 0.8, 1.5)
 
 
 @dataclass
@@ -70,6 +73,8 @@ class Findings:
     calls: int
     errors: int
     slow: int
+    slow_without: int
+    """At the proxy without limits, in as many calls."""
     longest_s: float
     p50_s: float
     over: float
@@ -86,9 +91,10 @@ async def run(length: Length) -> list[Findings]:
         redis = await stack.enter_async_context(valkey())
         upstream = stack.enter_context(rig.start_upstream())
         settings = config(redis, upstream.port)
-        started = (stack.enter_async_context(serving(settings)) for _ in range(WORKERS))
+        free = {key: value for key, value in settings.items() if key not in ("redis", "limits")}
+        started = (stack.enter_async_context(serving(each)) for each in [settings] * WORKERS + [free])
         ports = [proxy.port for proxy in await asyncio.gather(*started)]
-        await call(ports, [Kind("warm", 100.0, "warm")], 0.5)
+        await call(ports, [Kind("warm", 150.0, "warm")], 0.5)
         return [await outage(redis, ports, kind, length) for kind in KINDS]
 
 
@@ -104,12 +110,13 @@ def config(redis: Valkey, upstream_port: int) -> dict[str, Any]:
 
 
 async def outage(redis: Valkey, ports: list[int], kind: str, length: Length) -> Findings:
-    """Calls before, during and after it."""
+    """Calls before, during and after it. The last of the proxies is the one without limits."""
     breaks, repairs = KINDS[kind]
     tools = [Kind(f"{kind}_{number}", ASKED_PER_S / TOOLS, f"{kind}_{number}") for number in range(TOOLS)]
     lasts_s = length.before_s + length.outage_s + length.after_s
     began = time.monotonic()
-    load = asyncio.ensure_future(call(ports, tools, lasts_s))
+    load = asyncio.ensure_future(call(ports[:-1], tools, lasts_s))
+    aside = asyncio.ensure_future(call(ports[-1:], [Kind("free", ASKED_PER_S)], lasts_s))
     await asyncio.sleep(length.before_s)
     await getattr(redis, breaks)()
     if repairs:
@@ -117,14 +124,17 @@ async def outage(redis: Valkey, ports: list[int], kind: str, length: Length) -> 
         await getattr(redis, repairs)()
     back_s = await _until_asked(redis)
     found = await load
-    return _conclude(kind, list(found.values()), time.monotonic() - began, back_s)
+    lasted_s = time.monotonic() - began
+    [free] = (await aside).values()
+    return _conclude(kind, list(found.values()), free, lasted_s, back_s)
 
 
-def _conclude(kind: str, found: list[Answers], lasted_s: float, back_s: float) -> Findings:
+def _conclude(kind: str, found: list[Answers], free: Answers, lasted_s: float, back_s: float) -> Findings:
     may = BURST + RATE * lasted_s
     took_s = sorted(took_s for each in found for took_s in each.took_s)
     return Findings(
-        kind, len(took_s), sum(each.errors for each in found), sum(each > SLOW_S for each in took_s), took_s[-1],
+        kind, len(took_s), sum(each.errors for each in found), sum(each > SLOW_S for each in took_s),
+        sum(each > SLOW_S for each in free.took_s), took_s[-1],
         percentile(took_s, 50), max(each.admitted for each in found) - may,
         1 - min(each.admitted for each in found) / may, back_s,
     )  # fmt: skip

@@ -13,6 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from benchmarks.rig import free_port
@@ -28,7 +30,7 @@ class Valkey:
         self._cpus = cpus
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
-        self.client = Redis(port=self.port, protocol=2)
+        self.client = Redis(port=self.port, protocol=2, retry=Retry(NoBackoff(), 0))
         self._process: subprocess.Popen[bytes] | None = None
 
     async def start(self) -> None:
