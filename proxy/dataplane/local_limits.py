@@ -46,10 +46,22 @@ class LocalLimits:
         self._clock = clock
         self._alone = alone
         self._capacity = capacity
-        #: Live workers that share the limits.
-        self.workers = 1
+        self._workers = 1
+        #: By identity of a demand (which is kept, so that it stays one): this worker's part of it.
+        self._asks: dict[int, tuple[Demand, Ask]] = {}
         self._seen: dict[bytes, tuple[float, float]] = {}
         self._buckets = Buckets(capacity, self._left_of)
+
+    @property
+    def workers(self) -> int:
+        """Live workers that share the limits."""
+        return self._workers
+
+    @workers.setter
+    def workers(self, count: int) -> None:
+        if count != self._workers:
+            self._workers = count
+            self._asks.clear()
 
     def saw(self, keys: Sequence[bytes], remaining: Sequence[float]) -> None:
         """What Redis has left; asked for when it is gone."""
@@ -71,7 +83,7 @@ class LocalLimits:
             local = [demand for demand in demands if demand.rule.on_store_error == "local"]
             if fair is not None and len(local) < len(demands):
                 fair = self._moved(fair, demands, local)
-        asks = [self._ask(demand) for demand in local]
+        asks = [(self._asks.get(id(demand)) or self._learn(demand))[1] for demand in local]
         outcome = self._buckets.take(asks, None if fair is None else self._part_of(fair), self._clock())
         verdict = judged(local, outcome.remaining, outcome.waits, "local")
         shadowed = tuple(demand.rule for demand in denying)
@@ -92,6 +104,12 @@ class LocalLimits:
     def forget(self) -> None:
         """Redis counts again; the next outage starts from what it says then."""
         self._buckets = Buckets(self._capacity, self._left_of)
+
+    def _learn(self, demand: Demand) -> tuple[Demand, Ask]:
+        if len(self._asks) >= self._capacity:
+            self._asks.clear()
+        known = self._asks[id(demand)] = (demand, self._ask(demand))
+        return known
 
     def _ask(self, demand: Demand) -> Ask:
         rule, workers = demand.rule, self.workers
