@@ -34,6 +34,7 @@ _PROBE_S: Final = 1.0
 _JITTER: Final = 0.2
 #: Connecting, TLS and signing in may take longer than a question; seconds.
 _CONNECT_S: Final = 0.5
+_MAY_NOT: Final = "refused: NOPERM"
 _PROBE_KEY: Final = "{mcpm}:p"
 _PROBE_MS: Final = 1000
 
@@ -127,11 +128,22 @@ class RedisLink:
         connection._reader = connection._writer = None
         self.connected += 1
         try:
-            _, role = await self._run(_everything, self._budget_s)
+            await self._run(lambda pipeline: pipeline.set(_PROBE_KEY, 1, px=_PROBE_MS), self._budget_s)
+            leads = await self._leads()
         except RedisGone:
             return False
         self._failed_at.clear()
-        return bool(role[0] == b"master") and self._lane is not None
+        return leads and self._lane is not None
+
+    async def _leads(self) -> bool:
+        """Whether it is the master. A user who may not ask that is believed to have been sent to it."""
+        try:
+            [role] = await self._run(lambda pipeline: pipeline.execute_command("ROLE"), self._budget_s)
+        except RedisGone as error:
+            if str(error) == _MAY_NOT:
+                return True
+            raise
+        return bool(role[0] == b"master")
 
     async def _run(self, ask: Callable[[Pipeline], object], budget_s: float) -> list[Any]:
         pipeline = self._client.pipeline(transaction=False)
@@ -176,12 +188,6 @@ class RedisLink:
         lane, self._lane = self._lane, None
         if lane is not None:
             lane.close()
-
-
-def _everything(pipeline: Pipeline) -> None:
-    """What a Redis that is of use can do: write, and be the master."""
-    pipeline.set(_PROBE_KEY, 1, px=_PROBE_MS)
-    pipeline.execute_command("ROLE")
 
 
 def _tell(future: asyncio.Future[list[Any] | None], replies: list[Any] | None) -> None:

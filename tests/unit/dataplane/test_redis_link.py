@@ -199,6 +199,18 @@ async def test_a_replica_that_takes_writes_is_not_the_master() -> None:
             assert not link.available
 
 
+async def test_a_user_who_may_not_ask_for_the_role_may_use_it() -> None:
+    """As where an operator takes away what is dangerous; one who may not write may not."""
+    async with own_server() as engine, client_of(engine) as client:
+        for name, rights, usable in (("careful", "+@all -@dangerous", True), ("reader", "+@read", False)):
+            await client.execute_command("ACL", "SETUSER", name, "on", ">secret", "~*", *rights.split())
+            _, at, socket = engine.url.partition("@")
+            link = RedisLink(f"unix://{name}:secret{at}{socket}", time.monotonic, random.random)
+            await link.open()
+            assert link.available == usable
+            await link.close()
+
+
 async def test_probes_find_a_frozen_server_without_any_request() -> None:
     """Three of them, as with requests."""
     async with own_server() as engine, link_to(engine) as link:
