@@ -29,6 +29,7 @@ from proxy.dataplane.ratelimit import Limiter
 from proxy.dataplane.redis_link import RedisLink
 from proxy.identity.principal import Principal, Source
 from proxy.limits.rules import Asked, Demand, Level, Rule, RuleBook
+from tests.limits.asker import PATIENCE_S
 from tests.limits.valkey import Valkey, valkey
 
 #: Never used up: this is about the price of what passes.
@@ -38,6 +39,8 @@ CLIENTS: Final = 16
 TIMES: Final = 50
 """Requests in a row, of either of a pair."""
 FEW: Final = 1000
+#: More than a process remembers.
+SOME: Final = 40_000
 CHUNK: Final = 1000
 #: Buckets that stay as long as this runs: so much is taken, and comes back so slowly.
 _SLOW: Final = Rule("own", "own", "key", PLENTY, 1.0)
@@ -81,7 +84,9 @@ class Growth:
     stored: float
     """So many subjects in Redis, of which always the same few ask."""
     asking: float
-    """All of them ask, in no order."""
+    """All of them ask, in no order, by all of `SOME`: neither are remembered by the process."""
+    unknown: float
+    """Those by few that are."""
     take_us: float
     bytes_per_subject: float
     forever: int
@@ -164,24 +169,30 @@ def growth(length: Length) -> Growth:
 
 async def _growth(length: Length) -> Growth:
     async with AsyncExitStack() as stack:
-        few, many = [await stack.enter_async_context(valkey()) for _ in range(2)]
-        limits = []
-        for redis in (few, many):
-            each = Limiter(RedisLink(redis.url, time.monotonic, random.random, 1.0), time.monotonic, "one")
-            await each.open()
-            stack.push_async_callback(each.close)
-            limits.append(each)
+        few, some, many = [await stack.enter_async_context(valkey()) for _ in range(3)]
+        limits = [await _limiter(stack, redis) for redis in (few, some, many)]
         quick = await _quick(few)
-        await asyncio.to_thread(_fill, few, FEW)
         before = int((await many.client.info("memory"))["used_memory"])
-        await asyncio.to_thread(_fill, many, length.subjects)
+        for redis, count in ((few, FEW), (some, SOME), (many, length.subjects)):
+            await asyncio.to_thread(_fill, redis, count)
         memory = (int((await many.client.info("memory"))["used_memory"]) - before) / length.subjects
         small, large = book(length.few_rules), book(length.rules)
-        some, all_of_them = asks(range(FEW)), asks(random.sample(range(length.subjects), min(length.subjects, 50_000)))
-        rules, take_us = await _ratio(length, Side(limits[0], small, some), Side(limits[0], large, some))
-        stored, _ = await _ratio(length, Side(limits[0], small, some), Side(limits[1], small, some))
-        asking, _ = await _ratio(length, Side(limits[0], small, some), Side(limits[1], small, all_of_them))
-        return Growth(rules, stored, asking, take_us, memory, await _forever(few) + await _forever(many), quick)
+        base = Side(limits[0], small, FEW)
+        rules, take_us = await _ratio(length, base, Side(limits[0], large, FEW))
+        stored, _ = await _ratio(length, base, Side(limits[2], small, FEW))
+        all_ask = Side(limits[2], small, length.subjects)
+        asking, _ = await _ratio(length, Side(limits[1], small, SOME), all_ask)
+        unknown, _ = await _ratio(length, base, all_ask)
+        forever = sum([await _forever(redis) for redis in (few, some, many)])
+        return Growth(rules, stored, asking, unknown, take_us, memory, forever, quick)
+
+
+async def _limiter(stack: AsyncExitStack, redis: Valkey) -> Limiter:
+    link = RedisLink(redis.url, time.monotonic, random.random, PATIENCE_S)
+    limits = Limiter(link, time.monotonic, "one")
+    await limits.open()
+    stack.push_async_callback(limits.close)
+    return limits
 
 
 def book(count: int) -> RuleBook:
@@ -192,15 +203,10 @@ def book(count: int) -> RuleBook:
     return RuleBook.of([*own, _SLOW, *others])
 
 
-def asks(numbers: Sequence[int]) -> list[Asked]:
-    """Calls of so many principals."""
-    return [
-        Asked(
-            Principal(name_of(number), "t", "t", "", "user", frozenset(), Source.KEY, str(number)), "192.0.2.7",
-            "server", "tool", "tools/call",
-        )
-        for number in numbers
-    ]  # fmt: skip
+def ask_of(number: int) -> Asked:
+    """A call of one principal."""
+    principal = Principal(name_of(number), "t", "t", "", "user", frozenset(), Source.KEY, str(number))
+    return Asked(principal, "192.0.2.7", "server", "tool", "tools/call")
 
 
 def name_of(number: int) -> str:
@@ -214,12 +220,12 @@ class Side:
 
     limits: Limiter
     book: RuleBook
-    asks: list[Asked]
+    subjects: int
 
     async def run(self) -> float:
         """Microseconds of a request: the middle one of so many."""
         took = []
-        for asked in random.choices(self.asks, k=TIMES):
+        for asked in [ask_of(random.randrange(self.subjects)) for _ in range(TIMES)]:
             began = time.perf_counter_ns()
             verdict = await self.limits.take(self.book.for_request(asked), None)
             took.append(time.perf_counter_ns() - began)

@@ -1,5 +1,5 @@
-"""Calls through real proxies at a steady pace, and what each was answered; a call that is sent late counts from when
-it was due."""
+"""Calls through real proxies at a steady pace, and what each was answered; a call that is sent late because the answer
+before it was late counts from when it was due."""
 
 from __future__ import annotations
 
@@ -60,6 +60,7 @@ class Caller(asyncio.Protocol):
         self._due_at = due_at
         self._pause_s = pause_s
         self._sent_due_at = 0.0
+        self._on_time = True
         self._buffer = b""
         self._transport: asyncio.Transport | None = None
         self.waiting = False
@@ -106,11 +107,12 @@ class Caller(asyncio.Protocol):
             self.stop()
             return
         wait_s = self._due_at - time.monotonic()
+        self._on_time = wait_s > 0  # a timer's own lateness is nobody's fault
         asyncio.get_running_loop().call_later(max(0.0, wait_s), self._send)
 
     def _send(self) -> None:
         if not self.over and self._transport is not None:
-            self._sent_due_at = self._due_at
+            self._sent_due_at = time.monotonic() if self._on_time else self._due_at
             self._due_at += self._pause_s
             self.waiting = True
             self._transport.write(self._request)

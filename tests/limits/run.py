@@ -79,6 +79,7 @@ def cost_figures(short: bool) -> list[Figure]:
     print(f"  a call without limits takes {added.without_us:.0f} us")
     grown = cost.growth(length)
     print(f"  finding the rules and asking Redis takes {grown.take_us:.0f} us")
+    print(f"  and {grown.unknown:.2f} times as long for subjects that the process does not remember")
     flat = 1.5 if short else 1.05
     return [
         Figure(f"{cost.RULES} rules: added to a call, p50", added.p50_us, 60 * loose, "us"),
@@ -86,7 +87,7 @@ def cost_figures(short: bool) -> list[Figure]:
         Figure("  CPU of the proxy, one client", added.cpu_alone_us, 40 * loose, "us"),
         Figure(f"{length.rules:,} rules, by {length.few_rules}", grown.rules, flat, "x"),
         Figure(f"{length.subjects:,} subjects in Redis, by {cost.FEW:,}", grown.stored, flat, "x"),
-        Figure("  and all of them ask", grown.asking, flat, "x"),
+        Figure(f"  all of which ask, by {cost.SOME:,}", grown.asking, flat, "x"),
         Figure("  memory of Redis for each", grown.bytes_per_subject, 250, "B"),
         Figure("keys that do not expire", forever + grown.forever, 0, ""),
         Figure("keys of buckets that are full again", grown.left, 0, ""),
