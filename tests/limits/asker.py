@@ -111,7 +111,8 @@ class Asker:
         link = RedisLink(errand.url, time.monotonic, random.random, PATIENCE_S)
         self._link = link
         self._limits = Limiter(link, time.monotonic, errand.instance)
-        self.told = Told(*([0] * len(errand.crowds) for _ in range(5)))
+        zeros = [[0] * len(errand.crowds) for _ in range(5)]
+        self.told = Told(*zeros)  # type: ignore[arg-type]
         self._running: set[asyncio.Task[None]] = set()
 
     async def run(self) -> Told:
