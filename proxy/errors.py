@@ -186,8 +186,10 @@ class RateLimited(Refusal):
 
     status, code, reason, message = 429, 429, "rate_limited", "Too many requests"
 
-    def __init__(self, rule: str, *, headers: tuple[tuple[str, str], ...] = ()) -> None:
-        super().__init__(f"rule {rule}", headers=headers)
+    def __init__(
+        self, rule: str = "", *, headers: tuple[tuple[str, str], ...] = (), request_id: RequestId = None
+    ) -> None:
+        super().__init__(rule, headers=headers, request_id=request_id)
         #: Name of the rule, for the answer.
         self.rule = rule
 

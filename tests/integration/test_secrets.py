@@ -429,6 +429,7 @@ def _looking(world: Identified) -> Any:
     return hunt
 
 
+@pytest.mark.usefixtures("logging_restored")
 async def test_a_bug_shows_no_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Whatever object a careless message prints: the traceback is in the log, and the answer is 500."""
     careless: list[Any] = []

@@ -10,16 +10,17 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from proxy.identity.keys import PepperRing, mint
 from proxy.identity.records import SYSTEM_TENANT, KeyRecord
-from proxy.store import accounts, keys, learned, registry, servers, tenants
+from proxy.store import accounts, keys, learned, registry, servers, tenants, violations
 from proxy.store.database import Session
 from proxy.store.keys import LegacyKey
 from proxy.store.learned import FileServer, KeyUse, OfferTable, Use
 from proxy.store.servers import NewServer
 from proxy.store.tenants import NewTenant
+from proxy.store.violations import SecurityEvent, Violation
 from tests.unit.store.test_migrate_schema_isolation import ROWS
 
 RING: Final = PepperRing({1: b"a pepper of a proof"})
@@ -105,6 +106,18 @@ async def _add_key_uses(session: Session, me: Tenant, aim: Tenant, number: int) 
 async def _ensure_rows(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
     found = await learned.ensure_rows(session, [FileServer(f"file-{number % 3}", f"http://{number}/", "sse")])
     return [Shown("mcp_servers", each, "") for each in found.values()]
+
+
+async def _add_violations(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
+    row = Violation(uuid4(), AT + number, aim.id, "tenant", aim.slug, "192.0.2.7", 1.0, 0.5)
+    await violations.add_violations(session, [row])
+    return []
+
+
+async def _add_events(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
+    row = SecurityEvent(uuid4(), AT + number, "flood", "low", "192.0.2.7", "aimed", tenant=aim.id)
+    await violations.add_events(session, [row])
+    return []
 
 
 async def _create_key(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
@@ -207,6 +220,7 @@ LEARNING: Final[dict[str, Call]] = {
     "learned.add_uses": _add_uses,
     "learned.add_key_uses": _add_key_uses,
     "learned.ensure_rows": _ensure_rows,
+    "violations.add_violations": _add_violations,
 }
 """What the data plane does with the session of a tenant."""
 
@@ -225,6 +239,7 @@ MISUSED: Final[dict[str, Call]] = {
     "tenants.suspend": _suspend_tenant,
     "tenants.activate": _suspend_tenant,
     "accounts.note": _note,
+    "violations.add_events": _add_events,
     "registry.read_everything": _read_everything,
     "registry.read_changes": _read_changes,
     "registry.read_hashes": _read_hashes,
