@@ -15,13 +15,13 @@ from typing import Any, Final
 import hiredis
 from hiredis import ReplyError
 
-__all__ = ["Answer", "Lane", "ReplyError", "pack"]
+__all__ = ["LATE_S", "Answer", "Lane", "ReplyError", "pack"]
 
 Answer = Callable[[list[Any] | None], None]
 """Called once: with a reply for each command (`ReplyError` for those that failed), or None: no answer."""
 
 #: A timer that comes later than this finds a loop that was busy: answers may be there unread; seconds.
-_LATE_S: Final = 0.005
+LATE_S: Final = 0.005
 
 
 def pack(arguments: Sequence[Any]) -> bytes:
@@ -114,8 +114,8 @@ class Lane(asyncio.Protocol):
         """The first is due. All that asked for no more patience than is over by now are told with it."""
         self._timer = None
         now = self._loop.time()
-        if now > when + _LATE_S:
-            self._arm(now + _LATE_S)
+        if now > when + LATE_S:
+            self._arm(now + LATE_S)
             return
         late = [waiting for waiting in self._waiting if waiting.answer is not None and waiting.due <= now]
         if late:
