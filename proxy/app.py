@@ -107,7 +107,7 @@ class App:
             allowance_of(config, {}),
         )
         self._renewal = Renewal(self.live, snapshots, admissions, self._report_rows)
-        self._backend = Backend(config, self.live, freshness, self._draw)
+        self._backend = Backend(config, self.live, freshness, self._draw, self.readiness.set)
         self.metrics.more = self._backend.families
         self._prepared: Built | None = None
         self._recorder = Recorder(

@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from proxy.metrics import Family
     from proxy.store.database import Database
 
+Ready = Callable[[str, bool, str], None]
+
 #: How often databases are looked after, and notices of changes are heard, seconds.
 _PROBE_S: Final = 0.25
 _MIGRATE_S: Final = 2.0
@@ -63,8 +65,12 @@ _LAST_COUNTS_S: Final = 2.0
 class Backend:
     """Everything that the data plane is served by, and serves."""
 
-    def __init__(self, config: Config, live: Live, freshness: Freshness, draw: Callable[[], float]) -> None:
+    def __init__(
+        self, config: Config, live: Live, freshness: Freshness, draw: Callable[[], float], ready: Ready
+    ) -> None:
+        """`ready(check, ok, detail)` is told whether there is anything to serve by."""
         self._config = config
+        self._ready = ready
         self._live = live
         self._freshness = freshness
         self._draw = draw
@@ -110,7 +116,10 @@ class Backend:
         state = Path(config.state_dir)
         file = RegistryFile(state / "registry", load_or_create(state / "registry.key"))
         self._sync = RegistrySync(database, stores.notices, file, renewal.apply, self._fresh, time.monotonic)
-        await renewal.apply(await self._sync.load(), None)
+        rows = await self._sync.load()
+        await renewal.apply(rows, None)
+        known = self._freshness.current or any(rows.values())
+        self._ready("registry", known, "" if known else "PostgreSQL does not answer, and there is no copy of its rows")
 
     async def _start_limits(self, database: Database | None) -> None:
         """Limits and bans: of all replicas together when there is Redis, which may be away."""
@@ -154,6 +163,7 @@ class Backend:
         if current != self._freshness.current:
             self._freshness.current = current
             if current:
+                self._ready("registry", True, "")
                 self._log.info("the registry is current")
             else:
                 self._log.warning("the registry may be stale: PostgreSQL does not answer")
