@@ -54,7 +54,9 @@ class Lane(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader()
         self._waiting: deque[_Waiting] = deque()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        #: When it is; uvloop's handle of a timer that is due already does not say.
+        self._timer_at = 0.0
         self._closed = False
         writer.transport.set_protocol(self)
 
@@ -68,7 +70,7 @@ class Lane(asyncio.Protocol):
         self._writer.transport.write(packed)
         if self._timer is None:
             self._arm(due)
-        elif due < self._timer.when():
+        elif due < self._timer_at:
             self._timer.cancel()
             self._arm(due)
 
@@ -108,6 +110,7 @@ class Lane(asyncio.Protocol):
             self._timer = None
 
     def _arm(self, when: float) -> None:
+        self._timer_at = when
         self._timer = self._loop.call_at(when, self._overdue, when)
 
     def _overdue(self, when: float) -> None:

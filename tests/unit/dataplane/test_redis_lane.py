@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import hiredis
+import uvloop
 
 from proxy.dataplane.redis_lane import Lane
 
@@ -128,3 +129,18 @@ async def test_closing_tells_those_who_wait_but_is_no_failure() -> None:
         far.ask("two")
         await settle(far, 2)
         assert far.answers[1] == ("two", None)
+
+
+def test_who_has_no_patience_at_all_disturbs_nobody_in_line() -> None:
+    """With uvloop, whose timers that are due at once are no timers; the next one in line asks as ever."""
+
+    async def ask_twice() -> list[tuple[str, Any]]:
+        async with lane() as far:
+            far.ask("hasty", budget_s=0.0)
+            far.ask("patient")
+            await settle(far, 1)
+            far.end.send(b":1\r\n:2\r\n")
+            await settle(far, 2)
+            return far.answers
+
+    assert uvloop.run(ask_twice()) == [("hasty", None), ("patient", [2])]
