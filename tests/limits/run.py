@@ -31,8 +31,11 @@ def exactness_figures(short: bool) -> list[Figure]:
 
 def _exact(rule: exactness.Exact, under: float) -> list[Figure]:
     print(f"  {rule.name}: {rule.asked} asked, {rule.admitted} admitted of {rule.may:.1f}")
+    if rule.alone:
+        print(f"  ! {rule.alone} passed without Redis: the machine was so busy that it was taken to be away")
+    most = exactness.OUTAGE if rule.alone else 0
     return [
-        Figure(f"{rule.name}: admitted over what it may", max(0.0, rule.admitted - rule.may), 0, ""),
+        Figure(f"{rule.name}: admitted over what it may", max(0.0, rule.admitted - rule.may), most, ""),
         Figure("  admitted under it", (1 - rule.admitted / rule.may) * 100, under, "%"),
         Figure("  tokens that refused requests took elsewhere", max(0.0, rule.drained), 0.01, ""),
     ]
