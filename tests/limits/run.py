@@ -17,7 +17,6 @@ from typing import Final
 from benchmarks.rig import Figure, raise_file_limit
 from tests.limits import cost, exactness, fairness, outages
 
-
 #: Decisions of a short run that a stall of the machine may take away from Redis.
 _STALLED: Final = 1000
 
