@@ -56,10 +56,6 @@ class Renewal:
         #: Whoever builds and swaps has it.
         self.turn: Final = asyncio.Lock()
 
-    def begin(self, rows: Rows) -> None:
-        """The rows to start with; `build` and `swap` put them in force."""
-        self._rows = rows
-
     def build(self, config: Config) -> Built:
         """Everything anew for a configuration. Raises OSError or ValueError when a file it names cannot be used."""
         rows = self._rows

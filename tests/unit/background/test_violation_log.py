@@ -17,7 +17,7 @@ from proxy.identity.uuid7 import RecordIds
 from proxy.log import logger
 from proxy.store.database import Bounds, Database, Places
 from tests.unit.dataplane.fakes import Time
-from tests.unit.store.engine import empty_database, execute, login_dsn, migrated_database, owner_dsn
+from tests.unit.store.engine import empty_database, execute, login_dsn, migrated_database, opened, owner_dsn
 
 ACME = "11111111-1111-1111-1111-111111111111"
 WHO = "192.0.2.1"
@@ -55,10 +55,8 @@ async def name() -> AsyncIterator[str]:
 @pytest.fixture
 async def database(name: str) -> AsyncIterator[Database]:
     """As the proxy uses it."""
-    database = Database(Places(login_dsn(name)), {"write": Bounds(connections=2, statement_s=5)})
-    await database.open()
-    yield database
-    await database.close()
+    async with opened(name, connections=2, statement_s=5) as database:
+        yield database
 
 
 def logged(database: Database | None, clock: Time, spoken: Spoken | None = None) -> ViolationLog:

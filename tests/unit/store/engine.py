@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import asyncpg
 
+from proxy.store.database import Bounds, Database, Places
 from proxy.store.embedded import EmbeddedPostgres
 from proxy.store.migrate import migrator
 
@@ -92,3 +93,12 @@ async def migrated_database() -> AsyncIterator[str]:
     """The name of a new database with every table."""
     async with empty_database(await migrated_template()) as name:
         yield name
+
+
+@asynccontextmanager
+async def opened(name: str, **bounds: Any) -> AsyncIterator[Database]:
+    """A database of this name as the proxy uses it, with these bounds of its pool for writing."""
+    database = Database(Places(login_dsn(name)), {"write": Bounds(**bounds)})
+    await database.open()
+    yield database
+    await database.close()

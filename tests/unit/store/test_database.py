@@ -9,8 +9,8 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from proxy.store.database import Bounds, Database, Places, Unavailable
-from tests.unit.store.engine import execute, login_dsn, migrated_database, owner_dsn
+from proxy.store.database import Database, Places, Unavailable
+from tests.unit.store.engine import execute, migrated_database, opened, owner_dsn
 
 INSERT_TENANT = "INSERT INTO tenants (slug, name) VALUES ($1, $1) RETURNING id"
 INSERT_SERVER = "/* test.insert */ INSERT INTO mcp_servers (tenant_id, name, endpoint_url) VALUES ($1, $2, 'http://x/')"
@@ -27,10 +27,8 @@ async def name() -> AsyncIterator[str]:
 @pytest.fixture
 async def database(name: str) -> AsyncIterator[Database]:
     """As the proxy uses it."""
-    database = Database(Places(login_dsn(name)), {"write": Bounds(connections=2, statement_s=5)})
-    await database.open()
-    yield database
-    await database.close()
+    async with opened(name, connections=2, statement_s=5) as database:
+        yield database
 
 
 async def new_tenant(name: str, slug: str) -> UUID:

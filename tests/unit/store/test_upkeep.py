@@ -11,7 +11,7 @@ import pytest
 from proxy.store.database import Bounds, Database, Places
 from proxy.store.pool import TooSlow, Unavailable
 from proxy.store.upkeep import create_partitions, refresh_views
-from tests.unit.store.engine import empty_database, execute, login_dsn, migrated_database, owner_dsn
+from tests.unit.store.engine import empty_database, execute, login_dsn, migrated_database, opened, owner_dsn
 
 VIEWS = {"server_performance_hourly", "tenant_usage_daily"}
 
@@ -26,10 +26,8 @@ async def name() -> AsyncIterator[str]:
 @pytest.fixture
 async def database(name: str) -> AsyncIterator[Database]:
     """With a long deadline."""
-    database = Database(Places(login_dsn(name)), {"write": Bounds(connections=1, statement_s=30)})
-    await database.open()
-    yield database
-    await database.close()
+    async with opened(name, connections=1, statement_s=30) as database:
+        yield database
 
 
 async def test_partitions_are_made_once(name: str, database: Database) -> None:

@@ -14,9 +14,16 @@ import pytest
 
 from proxy.identity.records import SYSTEM_TENANT
 from proxy.identity.uuid7 import RecordIds
-from proxy.store.database import Bounds, Database, Places, Unavailable
+from proxy.store.database import Database, Places, Unavailable
 from proxy.store.violations import SecurityEvent, Violation, add_events, add_violations
-from tests.unit.store.engine import empty_database, execute, login_dsn, migrated_database, migrated_template, owner_dsn
+from tests.unit.store.engine import (
+    empty_database,
+    execute,
+    migrated_database,
+    migrated_template,
+    opened,
+    owner_dsn,
+)
 
 ACME = "11111111-1111-1111-1111-111111111111"
 RULE = "22222222-2222-2222-2222-222222222222"
@@ -40,10 +47,8 @@ async def name() -> AsyncIterator[str]:
 @pytest.fixture
 async def database(name: str) -> AsyncIterator[Database]:
     """As the proxy uses it."""
-    database = Database(Places(login_dsn(name)), {"write": Bounds(connections=2, statement_s=5)})
-    await database.open()
-    yield database
-    await database.close()
+    async with opened(name, connections=2, statement_s=5) as database:
+        yield database
 
 
 async def written(database: Database, *rows: Violation, tenant: str = ACME) -> None:
