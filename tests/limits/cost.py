@@ -3,8 +3,9 @@
 The price of a call is measured on two real proxies that differ only in their limits, called in turns by one client at a
 time (time added) and by several (CPU of the proxy's process), on a Redis that is reached by TCP on the loopback.
 That nothing grows is measured on the limiter itself, in pairs of neighbours: finding the rules and asking Redis.
-While one client calls, something of the lowest priority keeps the cores awake: a virtual machine takes as long to wake
-one as a call takes.
+While one client calls, something of the lowest priority keeps the cores awake, and the limiter stands on one core with
+its Redis: a virtual machine takes as long to wake another core as a call takes. What the limiter takes is that of the
+quietest tenth of windows, since a host that is busy with others can only add to it.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ class Growth:
     """Those by few that are."""
     take_us: float
     take_cpu_us: float
-    """Of one request with six rules, by the limiter alone: p50, and CPU of its process."""
+    """Of one request with six rules, by the limiter alone: p50, and CPU of its process; in the quietest windows."""
     bytes_per_subject: float
     forever: int
     """Keys that do not expire."""
@@ -168,6 +169,18 @@ def awake() -> Iterator[None]:
             process.wait()
 
 
+@contextlib.contextmanager
+def one_core() -> Iterator[None]:
+    """This process and those that it starts share a core, which does not sleep, for the length of the block."""
+    all_of_them = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, rig.two_cores()[1])
+    try:
+        with awake():
+            yield
+    finally:
+        os.sched_setaffinity(0, all_of_them)
+
+
 def _ping_us(redis: Valkey) -> float:
     took = []
     with redis.connect() as wire:
@@ -210,6 +223,7 @@ def growth(length: Length) -> Growth:
 
 async def _growth(length: Length) -> Growth:
     async with AsyncExitStack() as stack:
+        stack.enter_context(one_core())
         few, some, many = [await stack.enter_async_context(valkey()) for _ in range(3)]
         limits = [await _limiter(stack, redis) for redis in (few, some, many)]
         quick = await _quick(few)
@@ -277,14 +291,20 @@ class Side:
 
 async def _cpu_us(side: Side, length: Length) -> float:
     """CPU microseconds of a request, making it up included."""
-    began = time.process_time_ns()
+    took = []
     for _ in range(length.chunks):
+        began = time.process_time_ns()
         await side.run()
-    return (time.process_time_ns() - began) / (length.chunks * TIMES) / 1e3
+        took.append((time.process_time_ns() - began) / TIMES / 1e3)
+    return _quietest(took)
+
+
+def _quietest(took: list[float]) -> float:
+    return sorted(took)[len(took) // 10]
 
 
 async def _ratio(length: Length, one: Side, other: Side) -> tuple[float, float]:
-    """What `other` takes by what `one` takes, the median of pairs; and what `one` takes."""
+    """What `other` takes by what `one` takes, the median of pairs; and what `one` takes when it is quiet."""
     await one.run(), await other.run()
     pairs = []
     for number in range(length.chunks):
@@ -292,7 +312,7 @@ async def _ratio(length: Length, one: Side, other: Side) -> tuple[float, float]:
             pairs.append((await one.run(), await other.run()))
         else:
             pairs.append((await other.run(), await one.run())[::-1])
-    return statistics.median(b / a for a, b in pairs), statistics.median(a for a, _ in pairs)
+    return statistics.median(b / a for a, b in pairs), _quietest([a for a, _ in pairs])
 
 
 def _fill(redis: Valkey, count: int) -> None:
