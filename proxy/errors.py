@@ -227,6 +227,40 @@ class NoServer(Refusal):
     status, code, reason, message, origin = 503, 503, "no_server", "No server is available", "proxy"
 
 
+class CircuitOpen(Refusal):
+    """The breakers of all servers that could take it are open: they failed a moment ago."""
+
+    status, code, reason, message, origin = 503, 503, "circuit_open", "The server is failing", "upstream"
+
+
+class QueueFull(Refusal):
+    """The server's queue is full, or the request could not be served in time (`queue`)."""
+
+    status, code, reason, message, origin = 503, 503, "queue_full", "The server is busy", "proxy"
+
+
+class QueueTimeout(QueueFull):
+    """It waited for `queue.max_wait` and was not served."""
+
+    reason = "queue_timeout"
+
+
+class Shed(Refusal):
+    """The process is overloaded, and requests of this class are refused (`overload`)."""
+
+    status, code, reason, message, origin = 503, 503, "shed", "The proxy is overloaded", "proxy"
+
+
+class UnderMaintenance(Refusal):
+    """All servers that could take it are being maintained. The title is the operator's and meant for clients."""
+
+    status, code, reason, message, origin = 503, 503, "maintenance", "The server is under maintenance", "proxy"
+
+    def __init__(self, title: str, *, headers: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__("maintenance", headers=headers)
+        self.title = title
+
+
 class RegistryUnavailable(Refusal):
     """A credential that is not known while the database cannot be asked: it may be good."""
 

@@ -16,30 +16,51 @@ from proxy.config.auth import Auth
 from proxy.config.fields import FieldName, FieldValue, File, Model, Name, Strategy, Url, once
 from proxy.config.limits import Blocking, LimitRule, RateLimits, RateLimitsWritten
 from proxy.config.listening import Admin, Drain, Limits, Listen, ListenTimeouts, Log, Metrics, Sessions, Tls
+from proxy.config.resilience import (
+    Breaker,
+    Flag,
+    HealthCheck,
+    Maintenance,
+    Overload,
+    Priorities,
+    Queue,
+    Retry,
+    RetryBudget,
+)
 from proxy.config.routes import Affinity, Mirror, Route, RouteServer, When
 from proxy.config.stores import Postgres, Redis, Registry
-from proxy.config.units import Duration, PositiveDuration
+from proxy.config.units import Duration, PositiveDuration, Size
 
 __all__ = [
     "Admin",
     "Affinity",
+    "Answers",
     "Auth",
     "Blocking",
+    "Breaker",
     "Config",
     "Drain",
+    "Flag",
+    "HealthCheck",
     "LimitRule",
     "Limits",
     "Listen",
     "ListenTimeouts",
     "Log",
+    "Maintenance",
     "Metrics",
     "Mirror",
     "Model",
+    "Overload",
     "Pool",
     "Postgres",
+    "Priorities",
+    "Queue",
     "RateLimits",
     "Redis",
     "Registry",
+    "Retry",
+    "RetryBudget",
     "Route",
     "RouteServer",
     "Server",
@@ -70,9 +91,20 @@ class Pool(Model):
     """The connection pool of one upstream."""
 
     max_connections: Annotated[int, Field(ge=1, le=100_000)] = 200
-    """Open connections; each open SSE stream holds one."""
+    """Most open connections; each open SSE stream holds one."""
+    min_connections: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """The size follows what is used, between this and `max_connections`; absent: it is always `max_connections`."""
     keepalive: Duration = 3.0
     """How long an unused connection is kept: less than the upstream does. Node and uvicorn close theirs after 5 s."""
+
+
+class Answers(Model):
+    """How much of an answer is taken; beyond that it is cut off. 0: any."""
+
+    max_body: Size = 1 << 30
+    """Bytes of an answer that is no stream of events."""
+    max_event: Size = 64 << 20
+    """Bytes of one event of a stream."""
 
 
 class UpstreamTls(Model):
@@ -110,11 +142,21 @@ class Server(Model):
     """Deadlines of this upstream."""
     pool: Pool = Pool()
     """Its connection pool."""
+    answers: Answers = Answers()
+    """How much of its answers is taken."""
+    breaker: Breaker = Breaker()
+    """When it is left alone because it fails."""
+    health_check: HealthCheck | None = None
+    """Asking regularly whether it lives; absent: its traffic alone says so. `{}` is enough."""
+    queue: Queue | None = None
+    """How many requests it is given at once; absent: as many as it has connections."""
     tls: UpstreamTls = UpstreamTls()
     """TLS towards it."""
 
     @model_validator(mode="after")
-    def _options_fit_the_url(self) -> Server:
+    def _options_fit(self) -> Server:
+        if self.pool.min_connections is not None and self.pool.min_connections > self.pool.max_connections:
+            raise ValueError("'pool.min_connections' is not more than 'pool.max_connections'")
         once(self.headers, "a header is set twice")
         if self.tls != UpstreamTls() and not self.url.startswith(("https://", "wss://")):
             raise ValueError("'tls' needs an https:// or wss:// URL")
@@ -146,6 +188,16 @@ class Config(Model):
     """Where replicas count together; absent: each counts for itself."""
     limits: RateLimitsWritten = None
     """How much anyone may use; absent: no limits. `default` stands for a group with nothing in it."""
+    retry_budget: RetryBudget = RetryBudget()
+    """What retries may add to the traffic."""
+    priorities: Priorities = Priorities()
+    """Who goes first."""
+    overload: Overload = Overload()
+    """When requests are refused so that the others get through."""
+    maintenance: tuple[Maintenance, ...] = ()
+    """Times at which servers are not to be used."""
+    flags: dict[Name, Flag] = {}  # noqa: RUF012 (pydantic gives every model its own)
+    """Features that are on for some; a route's `when` may ask for them."""
     state_dir: Annotated[File, Field(validate_default=True)] = ".mcp-manager"
     """Directory for what must survive a restart; relative to the configuration file."""
     servers: Annotated[dict[Name, Server], Field(min_length=1)]

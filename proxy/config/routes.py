@@ -22,6 +22,7 @@ from proxy.config.fields import (
     as_list,
     once,
 )
+from proxy.config.resilience import PriorityClass, Retry
 from proxy.config.units import RevisionRange, TimeWindow
 
 _Scope = Literal["read", "write", "proxy", "admin"]
@@ -60,6 +61,10 @@ class When(Model):
     """Id of the API key: the 12 characters behind `mcpm_`; of another credential, the id of its row."""
     tier: Annotated[tuple[_Tier, ...], _ListWritten] = ()
     """Tier of the principal."""
+    flag: Words = ()
+    """A feature flag that is on for the principal; see `flags`."""
+    variant: Words = ()
+    """Variant of that flag that the principal has."""
     between: TimeWindow | None = None
     """Daily time window, such as 22:00-06:00 Europe/Berlin."""
     percent: Percent | None = None
@@ -68,6 +73,8 @@ class When(Model):
     @model_validator(mode="after")
     def _headers_are_named_once(self) -> When:
         once(self.header, "a header is named twice")
+        if self.variant and len(self.flag) != 1:
+            raise ValueError("'variant' needs the one 'flag' that it is a variant of")
         return self
 
 
@@ -132,6 +139,10 @@ class Route(Model):
     """What keeps requests without a session on one server."""
     mirror: Mirror | None = None
     """A server that gets copies."""
+    retry: Retry = Retry()
+    """When a request is sent again."""
+    priority_class: PriorityClass | None = None
+    """Class of its requests in queues and under overload; absent: that of the principal's tier."""
     inspect: Literal["full", "none"] = "full"
     """`none` parses nothing and streams the request through; conditions on method, tool, prompt, resource and protocol
     are not possible then. All routes of one path must agree."""

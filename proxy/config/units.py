@@ -24,6 +24,10 @@ _BYTES: Final = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30
 #: Longer would overflow timers, and is a slip of the pen anyway.
 _LONGEST_S: Final = 10 * 365 * 86400.0
 _WINDOW: Final = re.compile(r"([0-9]{2}:[0-9]{2})-([0-9]{2}:[0-9]{2})(?: ([A-Za-z0-9_+\-/]{1,64}))?")
+_DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_RECURRENCE: Final = re.compile(
+    r"(?:([A-Za-z]{3}(?:[,-][A-Za-z]{3}){0,6}) )?([0-9]{2}:[0-9]{2})-([0-9]{2}:[0-9]{2})(?: ([A-Za-z0-9_+\-/]{1,64}))?"
+)
 _REVISION_RANGE: Final = re.compile(r"(>=|<=|>|<|=)?([0-9]{4}-[0-9]{2}-[0-9]{2})")
 
 
@@ -181,3 +185,45 @@ class RevisionRange(_Parsed):
         if self.operator == "<=":
             return revision <= self.revision
         return revision > self.revision if self.operator == ">" else revision < self.revision
+
+
+@dataclass(frozen=True, slots=True)
+class Recurrence(_Parsed):
+    """`Sun 02:00-04:00 Europe/Berlin`: a window that comes back on some weekdays, or daily when none is named.
+
+    Days are written `Sun`, `Mon,Wed` or `Mon-Fri`, and say when a window begins; it may pass midnight. Default UTC.
+    """
+
+    days: frozenset[int]
+    """Weekdays of the begin, Monday is 0."""
+    start: time
+    end: time
+    zone: ZoneInfo
+
+    pattern = f"^{_RECURRENCE.pattern}$"
+
+    @classmethod
+    def parse(cls, value: object) -> Recurrence:
+        if isinstance(value, cls):
+            return value
+        match = _RECURRENCE.fullmatch(value) if isinstance(value, str) else None
+        if match is None:
+            raise ValueError(
+                "a recurring window looks like Sun 02:00-04:00 Europe/Berlin, Mon-Fri 22:00-23:00 or 02:00-02:30"
+            )
+        hours = f"{match[2]}-{match[3]} {match[4]}" if match[4] else f"{match[2]}-{match[3]}"
+        daily = TimeWindow.parse(hours)
+        return cls(_weekdays(match[1]), daily.start, daily.end, daily.zone)
+
+
+def _weekdays(text: str | None) -> frozenset[int]:
+    if text is None:
+        return frozenset(range(7))
+    days: set[int] = set()
+    for part in text.lower().split(","):
+        first, _, last = part.partition("-")
+        if first not in _DAYS or (last or first) not in _DAYS:
+            raise ValueError("weekdays are Mon, Tue, Wed, Thu, Fri, Sat and Sun")
+        begin, end = _DAYS.index(first), _DAYS.index(last or first)
+        days.update(range(begin, end + 1) if begin <= end else (*range(begin, 7), *range(end + 1)))
+    return frozenset(days)
