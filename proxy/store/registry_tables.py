@@ -15,11 +15,21 @@ from proxy.store.rows import Row
 PAGE: Final = 1000
 #: Rows that one query takes the hashes of, at 2 or 3 us each.
 HASHED: Final = 20_000
-_JSON: Final = frozenset(("headers", "options", "conditions", "target_servers", "costs", "rules", "value"))
+_JSON: Final = frozenset(("headers", "options", "conditions", "target_servers", "costs", "rules", "variants", "value"))
 _UUID: Final = frozenset(("tenant_id", "server_id"))
 _CLOCK: Final = frozenset(("daily_from", "daily_until"))
 _TIME: Final = frozenset(
-    ("expires_at", "revoked_at", "not_before", "valid_from", "valid_until", "starts_at", "ends_at", "ban_expires")
+    (
+        "expires_at",
+        "revoked_at",
+        "not_before",
+        "valid_from",
+        "valid_until",
+        "starts_at",
+        "ends_at",
+        "ban_expires",
+        "updated_at",
+    )
 )
 
 
@@ -111,6 +121,7 @@ TABLES: Final = {
         _table("rate_limit_configs", rows.LimitRow),
         _table("feature_flags", rows.FlagRow),
         _table("maintenance_windows", rows.MaintenanceRow, where="t.ends_at > date_trunc('hour', now())"),
+        _table("breaker_orders", rows.BreakerOrderRow),
         _table("system_configs", rows.SettingRow),
     )
 }  # fmt: skip

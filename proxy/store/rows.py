@@ -176,6 +176,7 @@ class FlagRow(Row):
     is_enabled: bool
     rollout_percent: float
     rules: list[Any]
+    variants: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +188,21 @@ class MaintenanceRow(Row):
     starts_at: datetime
     ends_at: datetime
     status: str
+    title: str
+    drain_s: float
+    recurrence: str | None
+    """As `config.units.Recurrence` is written; the two times are those of the series then."""
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerOrderRow(Row):
+    """`breaker_orders`."""
+
+    tenant_id: str
+    server_id: str
+    state: str
+    updated_at: datetime
+    """A later one is another order, also when the rest is the same."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ TABLES = set(
     enhanced_api_keys api_tokens server_access_control rate_limit_configs rate_limit_violations circuit_breakers
     connection_pools request_queues request_logs audit_logs error_logs security_events system_events performance_alerts
     data_retention_policies materialized_views system_configs feature_flags maintenance_windows system_announcements
-    announcement_acknowledgments""".split()  # noqa: SIM905
+    announcement_acknowledgments breaker_orders""".split()  # noqa: SIM905
 )
 PARTITIONED = set(
     """tenant_usage server_metrics server_health_checks rate_limit_violations request_logs audit_logs error_logs

@@ -64,6 +64,7 @@ ROWS = """
     INSERT INTO feature_flags (tenant_id, key) VALUES ($1, 'f');
     INSERT INTO maintenance_windows (tenant_id, title, starts_at, ends_at)
         VALUES ($1, 'm', now(), now() + interval '1 hour');
+    INSERT INTO breaker_orders (tenant_id, server_id, state) VALUES ($1, $1, 'open');
     INSERT INTO system_announcements (id, tenant_id, title, body) VALUES ($1, $1, 'a', 'b');
     INSERT INTO announcement_acknowledgments (tenant_id, announcement_id, user_id) VALUES ($1, $1, 'u' || $1)"""
 

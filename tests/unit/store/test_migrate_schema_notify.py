@@ -32,6 +32,7 @@ ROWS = {
         "(id, tenant_id, name, level, capacity, refill_per_minute) VALUES ('{id}', '{a}', 'l', 'key', 1, 1)",
     "feature_flags": "(id, tenant_id, key) VALUES ('{id}', '{a}', 'f')",
     "maintenance_windows": "(id, tenant_id, title, starts_at, ends_at) VALUES ('{id}', '{a}', 'm', now(), 'infinity')",
+    "breaker_orders": "(id, tenant_id, server_id, state) VALUES ('{id}', '{a}', '{a}', 'open')",
     "system_configs": "(id, tenant_id, key, value) VALUES ('{id}', '{a}', 'k', '1')",
     '"user"': "(id, tenant_id, name, email) VALUES ('{id}', '{a}', 'V', 'v@example.org')",
     "session": "(id, token, expires_at, user_id) VALUES ('{id}', 'planted', now(), 'u1')",
@@ -85,7 +86,8 @@ async def test_every_change_of_what_the_data_plane_knows_is_told(ear: Ear, table
     tenant = {"tenants": key, "session": None}.get(table, str(A))
     name = "name" if "name" in ROWS[table].split(")")[0] and table != "session" else None
     column = name or {"feature_flags": "key", "system_configs": "key", "maintenance_windows": "title",
-                      "server_access_control": "reason", "session": "impersonated_by"}[table]  # fmt: skip
+                      "server_access_control": "reason", "breaker_orders": "reason",
+                      "session": "impersonated_by"}[table]  # fmt: skip
     steps = {
         "insert": f"INSERT INTO {table} " + ROWS[table].format(id=key, key=key, a=A),
         "update": f"UPDATE {table} SET {column} = 'changed' WHERE id = '{key}'",

@@ -35,9 +35,13 @@ INSERT INTO api_keys (tenant_id, name, key_hash) VALUES ('{ACME}', 'l', sha256('
 INSERT INTO api_tokens (tenant_id, name, token_hash) VALUES ('{ACME}', 't', sha256('t'));
 INSERT INTO rate_limit_configs (tenant_id, name, level, capacity, refill_per_minute, costs)
   VALUES ('{SYSTEM}', 'g', 'global', 9, 5000, '{{"tools": {{"a/b": 2}}}}');
-INSERT INTO feature_flags (tenant_id, key, rules) VALUES ('{ACME}', 'f', '[{{"x": 1}}]');
-INSERT INTO maintenance_windows (tenant_id, title, starts_at, ends_at)
-  VALUES ('{ACME}', 'now', now(), now() + '1 h'), ('{ACME}', 'past', now() - '2 h'::interval, now() - '1 h'::interval);
+INSERT INTO feature_flags (tenant_id, key, rules, variants)
+  VALUES ('{ACME}', 'f', '[{{"x": 1}}]', '{{"a": 1, "b": 3}}');
+INSERT INTO maintenance_windows (tenant_id, title, starts_at, ends_at, recurrence)
+  VALUES ('{ACME}', 'now', now(), now() + '1 h', 'Sun 02:00-04:00 Europe/Berlin'),
+    ('{ACME}', 'past', now() - '2 h'::interval, now() - '1 h'::interval, NULL);
+INSERT INTO breaker_orders (tenant_id, server_id, state)
+  SELECT tenant_id, id, 'open' FROM mcp_servers WHERE name = 'search';
 INSERT INTO system_configs (tenant_id, key, value) VALUES ('{SYSTEM}', 'x', '"y"');
 """
 
@@ -111,8 +115,13 @@ async def test_every_table_is_read_as_plain_values(database: Database) -> None:
     assert only(found, "api_tokens").token_hash == hashlib.sha256(b"t").digest()
     limit = only(found, "rate_limit_configs")
     assert (limit.name, limit.refill_per_minute, limit.enforce, limit.costs) == ("g", 5000, True, {"tools": {"a/b": 2}})
-    assert only(found, "feature_flags").rules == [{"x": 1}]
-    assert only(found, "maintenance_windows").status == "scheduled"
+    flag = only(found, "feature_flags")
+    assert (flag.rules, flag.variants) == ([{"x": 1}], {"a": 1, "b": 3})
+    window = only(found, "maintenance_windows")
+    assert (window.status, window.title, window.drain_s) == ("scheduled", "now", 30)
+    assert window.recurrence == "Sun 02:00-04:00 Europe/Berlin"
+    order = only(found, "breaker_orders")
+    assert (order.tenant_id, order.server_id, order.state) == (ACME, server.id, "open")
     assert only(found, "system_configs").value == "y"
 
 
@@ -186,6 +195,7 @@ NEWS = {
     "rate_limit_configs": "UPDATE rate_limit_configs SET refill_per_minute = 5000.5",
     "feature_flags": "UPDATE feature_flags SET rollout_percent = 50",
     "maintenance_windows": "UPDATE maintenance_windows SET status = 'cancelled' WHERE title = 'now'",
+    "breaker_orders": "UPDATE breaker_orders SET state = state",
     "system_configs": "UPDATE system_configs SET value = '\"z\"'",
 }
 
@@ -259,7 +269,7 @@ FLAGS = st.dictionaries(st.sampled_from("abc"), st.integers(0, 9))
 
 def flags(values: dict[str, int]) -> dict[str, rows.Row]:
     """A table of flags."""
-    return {key: rows.FlagRow(key, SYSTEM, key, True, value, []) for key, value in values.items()}
+    return {key: rows.FlagRow(key, SYSTEM, key, True, value, [], {}) for key, value in values.items()}
 
 
 @given(FLAGS, FLAGS, st.lists(st.sampled_from(["a", "b", "c", ""])))
