@@ -1,14 +1,15 @@
 """Bringing the upstream's answer to the client, piece by piece as it comes (design sections 4.1 and 4.3).
 
-Nothing is buffered beyond what the transport holds, nothing is added, and an answer that breaks off upstream resets
-the client's connection: it never ends as if it were complete. The exception are answers with lists on a route that
-filters them (`lists.py`): JSON is read whole, events one by one. Lists are also kept for learning (`lessons.py`), as
-the server sent them.
+Nothing is buffered beyond what the transport holds, nothing is added, and an answer that breaks off upstream, or is
+larger than `answers` of its server allows, resets the client's connection: it never ends as if it were complete. The
+exception are answers with lists on a route that filters them (`lists.py`): JSON is read whole, events one by one. Lists
+are also kept for learning (`lessons.py`), as the server sent them.
 """
 
 from __future__ import annotations
 
 import asyncio
+from sys import maxsize
 from typing import TYPE_CHECKING
 
 from proxy.dataplane.client import Truncated
@@ -44,7 +45,10 @@ async def relay(ctx: RequestContext, response: UpstreamResponse, parts: Parts) -
     ctx.status = response.status
     headers = response_headers(ctx, response.status, response.headers)
     idle_s = upstream.config.timeouts.idle
-    events = _is_event_stream(response)
+    events, announced = _shape(response)
+    most = upstream.config.answers.max_body or maxsize
+    if announced > most and not events and not response.ended:
+        raise UpstreamFailed("answer announced larger than answers.max_body")
     overheard = None
     if parts.lessons is not None and asks_for_lists(ctx):
         overheard = parts.lessons.overhear(ctx, response)
@@ -57,7 +61,7 @@ async def relay(ctx: RequestContext, response: UpstreamResponse, parts: Parts) -
         if events:
             await _relay_events(ctx, answer, parts, idle_s)
         else:
-            await _copy(ctx, answer, idle_s)
+            await _copy(ctx, answer, idle_s, most)
     except Truncated:
         _break_off(ctx, "upstream_truncated", UpstreamFailed("truncated"))
     except TimeoutError:
@@ -100,21 +104,34 @@ async def _whole(answer: Answer, idle_s: float) -> bytes:
     return bytes(body)
 
 
-async def _copy(ctx: RequestContext, answer: Answer, idle_s: float) -> None:
-    """Chunk in, chunk out. The last piece and the end of the message share one write, as do head and first piece."""
+async def _copy(ctx: RequestContext, answer: Answer, idle_s: float, most: int) -> None:
+    """Chunk in, chunk out. The last piece and the end of the message share one write, as do head and first piece.
+
+    Raises UpstreamFailed once `most` bytes have passed and there are more.
+    """
     exchange = ctx.exchange
     chunk = answer.read_nowait()
     if not chunk and not answer.ended:
         exchange.flush()
         chunk = await _next(answer, idle_s)
-    while not answer.ended:
+    while True:
         ctx.bytes_out += len(chunk)
+        if ctx.bytes_out > most:
+            _cut(ctx, chunk, ctx.bytes_out - most, "answer larger than answers.max_body")
+        if answer.ended:
+            break
         exchange.write(chunk)
         if exchange.paused:
             await exchange.drain()
         chunk = await _next(answer, idle_s)
-    ctx.bytes_out += len(chunk)
     exchange.finish(chunk)
+
+
+def _cut(ctx: RequestContext, chunk: bytes, excess: int, why: str) -> None:
+    """Let pass what may of the last chunk, and give the answer up; the connection is reset then."""
+    ctx.bytes_out -= excess
+    ctx.exchange.write(chunk[: len(chunk) - excess])
+    raise UpstreamFailed(why)
 
 
 async def _relay_events(ctx: RequestContext, answer: Answer, parts: Parts, idle_s: float) -> None:
@@ -152,12 +169,17 @@ async def _first_event(ctx: RequestContext, answer: Answer, idle_s: float) -> by
 
 
 async def _copy_events(ctx: RequestContext, answer: Answer, stream: OpenStream, idle_s: float, chunk: bytes) -> None:
+    """Raises UpstreamFailed when an event has more bytes than `answers.max_event` and is still not complete."""
     exchange, tracker, endpoint = ctx.exchange, stream.tracker, ctx.endpoint
+    assert ctx.upstream is not None  # noqa: S101 - as above
+    most = ctx.upstream.config.answers.max_event or maxsize
     while chunk or not answer.ended:
         if endpoint is not None:
             chunk = endpoint.feed(chunk)
         ctx.bytes_out += len(chunk)
         tracker.feed(chunk)
+        if tracker.event_bytes > most:
+            _cut(ctx, chunk, min(len(chunk), tracker.event_bytes - most), "event larger than answers.max_event")
         if answer.ended:
             exchange.finish(chunk)
             return
@@ -187,8 +209,12 @@ def _end_drained(ctx: RequestContext, stream: OpenStream) -> None:
         ctx.exchange.finish()
 
 
-def _is_event_stream(response: UpstreamResponse) -> bool:
+def _shape(response: UpstreamResponse) -> tuple[bool, int]:
+    """Whether an answer is an event stream, and how many bytes it says it has (-1: it does not say)."""
+    events, length = False, -1
     for name, value in response.headers:
         if len(name) == 12 and name.lower() == "content-type":
-            return value[:17].lower() == "text/event-stream"
-    return False
+            events = value[:17].lower() == "text/event-stream"
+        elif len(name) == 14 and name.lower() == "content-length" and value.isdecimal():
+            length = int(value)
+    return events, length

@@ -26,11 +26,13 @@ _LINE: Final = re.compile(rb"([^\r\n]+)(?:\r\n|\n|\r)")
 class BoundaryTracker:
     """Tells whether a stream stands between two events, where it can be ended or joined without tearing one."""
 
-    __slots__ = ("_after_cr", "_ended", "at_boundary")
+    __slots__ = ("_after_cr", "_ended", "at_boundary", "event_bytes")
 
     def __init__(self) -> None:
         self.at_boundary = True
         """Nothing has come yet, or the last line that came was empty."""
+        self.event_bytes = 0
+        """Bytes of the event that is not complete yet; a CR or LF of the line end before it may be among them."""
         self._ended = True
         """The last byte ended a line."""
         self._after_cr = False
@@ -40,7 +42,9 @@ class BoundaryTracker:
         """Take the next bytes into account. The last three are enough: three bytes of line ends hold an empty line."""
         if chunk.endswith((b"\n\n", b"\r\n\r\n")):
             self.at_boundary, self._ended, self._after_cr = True, True, False
+            self.event_bytes = 0
             return
+        self._count(chunk)
         for byte in chunk[-3:]:
             if byte == 0x0A and self._after_cr:
                 self._after_cr = False
@@ -48,6 +52,22 @@ class BoundaryTracker:
                 self.at_boundary, self._ended, self._after_cr = self._ended, True, byte == 0x0D
             else:
                 self.at_boundary = self._ended = self._after_cr = False
+        if self.at_boundary:
+            self.event_bytes = 0
+
+    def _count(self, chunk: bytes) -> None:
+        """Two line ends in a row, of which one may have come before, begin the count anew; CR LF is one line end."""
+        at = -1
+        if b"\n" in chunk:
+            at = chunk.rfind(b"\n\n")
+        if b"\r" in chunk:
+            at = max(at, chunk.rfind(b"\n\r"), chunk.rfind(b"\r\r"))
+        if at >= 0:
+            self.event_bytes = len(chunk) - at - 2
+        elif self._ended and chunk.startswith(b"\r" if self._after_cr else (b"\r", b"\n")):
+            self.event_bytes = len(chunk) - 1
+        else:
+            self.event_bytes += len(chunk)
 
 
 class FirstEvent:

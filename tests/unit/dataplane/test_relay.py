@@ -11,6 +11,7 @@ import pytest
 
 from proxy.dataplane.context import RequestContext
 from proxy.dataplane.relay import relay
+from proxy.errors import UpstreamFailed
 from tests.harness import Wire, scripted_upstream
 from tests.unit.dataplane.fakes import PATIENCE_S, Client, Proxy, proxying
 
@@ -137,6 +138,60 @@ async def test_a_client_that_leaves_while_it_is_waited_for_ends_the_relay(head: 
         run.client.resumed.set()
         with pytest.raises(ConnectionResetError):
             await run.ended()
+
+
+async def test_a_body_over_its_cap_is_cut_behind_it() -> None:
+    """What may pass has passed; the rest makes it a failure of the upstream, and the caller resets the connection."""
+    async with relaying(PLAIN, answers={"max_body": 16}) as run:
+        await run.say(chunk(b"0123456789"), got=b"0123456789")
+        await run.say(chunk(b"0123456789"))
+        with pytest.raises(UpstreamFailed, match="max_body"):
+            await run.ended()
+        assert run.client.got == b"0123456789012345"
+        assert run.ctx.bytes_out == 16
+        assert run.client.end == ""
+
+
+@pytest.mark.parametrize("end", [b"", END])
+async def test_a_body_over_its_cap_is_cut_when_it_is_all_here(end: bytes) -> None:
+    """Also where its last piece is the one too large."""
+    async with relaying(PLAIN + chunk(b"x" * 17) + end, answers={"max_body": 16}) as run:
+        with pytest.raises(UpstreamFailed, match="max_body"):
+            await run.ended()
+        assert run.client.got == b"x" * 16
+
+
+@pytest.mark.parametrize("cap", [16, 0])
+async def test_a_body_of_just_its_cap_passes(cap: int) -> None:
+    """And any body where there is none."""
+    async with relaying(PLAIN + chunk(b"x" * 16) + END, answers={"max_body": cap}) as run:
+        assert await run.ended() == "finish"
+        assert run.client.got == b"x" * 16
+
+
+async def test_a_body_that_says_it_is_over_its_cap_is_refused_up_front() -> None:
+    """Before the client has got anything."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    async with relaying(head % 17, answers={"max_body": 16}) as run:
+        with pytest.raises(UpstreamFailed, match="announced"):
+            await run.ended()
+        assert run.client.steps == []
+    async with relaying(head % 16 + b"x" * 16, answers={"max_body": 16}) as run:
+        assert await run.ended() == "finish"
+
+
+async def test_an_event_over_its_cap_is_cut_and_small_ones_are_not() -> None:
+    """Each event begins the count anew, wherever the pieces are cut; a stream of any length passes."""
+    async with relaying(EVENTS, answers={"max_event": 16, "max_body": 1}) as run:
+        sent = b""
+        for piece in (b"data: 1\n\n", b"data: 2\n\ndata", b": 3\n\ndata: ", b"4\n", b"\ndata: 5"):
+            sent += piece
+            await run.say(chunk(piece), got=sent)
+        await run.say(chunk(b"x" * 64))
+        with pytest.raises(UpstreamFailed, match="max_event"):
+            await run.ended()
+        assert run.client.got == sent + b"x" * 9
+        assert run.ctx.bytes_out == len(sent) + 9
 
 
 @pytest.mark.parametrize("head", [PLAIN, EVENTS], ids=["plain", "events"])

@@ -69,6 +69,19 @@ def test_the_boundary_is_known_after_any_number_of_chunks(stream: bytes, cuts: l
         assert tracker.at_boundary is stands_between_events(seen)
 
 
+@given(STREAMS, CUTS)
+@settings(deadline=None)
+def test_the_bytes_of_the_event_under_way_are_counted(stream: bytes, cuts: list[int]) -> None:
+    """From the last empty line on, whichever pieces it came in; the line end before it may count, being one or two."""
+    tracker, seen = BoundaryTracker(), b""
+    for piece in cut(stream, cuts):
+        tracker.feed(piece)
+        seen += piece
+        under_way = re.split(rb"(?:(?<=\n)|(?<=\r)(?!\n)|\A)(?:\r\n|\n|\r(?!\n))", seen)[-1]
+        expected = 0 if stands_between_events(seen) else len(under_way)
+        assert expected <= tracker.event_bytes <= expected + 2, (seen, expected)
+
+
 @pytest.mark.parametrize("blank", [b"\n\n", b"\r\n\r\n", b"\r\r", b"\n\r\n", b"\r\n\n", b"\n\r", b"\r\n\r"])
 def test_every_kind_of_empty_line_is_a_boundary(blank: bytes) -> None:
     """CRLF, LF and CR end lines in any mixture, in one piece or byte by byte."""
