@@ -18,19 +18,10 @@ HASHED: Final = 20_000
 _JSON: Final = frozenset(("headers", "options", "conditions", "target_servers", "costs", "rules", "variants", "value"))
 _UUID: Final = frozenset(("tenant_id", "server_id"))
 _CLOCK: Final = frozenset(("daily_from", "daily_until"))
-_TIME: Final = frozenset(
-    (
-        "expires_at",
-        "revoked_at",
-        "not_before",
-        "valid_from",
-        "valid_until",
-        "starts_at",
-        "ends_at",
-        "ban_expires",
-        "updated_at",
-    )
-)
+_TIME: Final = frozenset((
+    "expires_at", "revoked_at", "not_before", "valid_from", "valid_until", "starts_at", "ends_at", "ban_expires",
+    "updated_at",
+))  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
