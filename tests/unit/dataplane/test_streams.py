@@ -190,3 +190,58 @@ async def test_the_task_of_a_stream_that_is_cut_ends() -> None:
     assert streams.cut_unless(lambda principal: False) == 1
     assert await ended(each)
     assert len(streams) == 0
+
+
+# --- where they come from -------------------------------------------------------------------------------------------
+
+
+async def from_server(streams: Streams, method: str, server: str) -> Streaming:
+    """A task that streams from a server."""
+    each = await streaming(streams, method)
+    each.stream._ctx.upstream = SNAPSHOT_OF_TWO.upstreams[server]
+    each.stream._ctx.exchange = Client(b"GET /up/mcp HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    return each
+
+
+SNAPSHOT_OF_TWO = snapshot({"up": "http://up.test/mcp", "other": "http://other.test/mcp"})
+
+
+@pytest.mark.parametrize("method", ["GET", "tools/call"])
+async def test_streams_of_a_server_that_is_drained_end(method: str) -> None:
+    """Those of other servers go on, and so does what has no server yet."""
+    streams = Streams()
+    one, other, none = (
+        await from_server(streams, method, "up"),
+        await from_server(streams, method, "other"),
+        await streaming(streams, method),
+    )
+    none.stream._ctx.upstream = None
+    assert streams.end_of({"up"}) == 1
+    assert (one.stream.ending, other.stream.ending, none.stream.ending) == (True, False, False)
+    assert streams.end_of({"up"}) == 0
+    assert await ended(one)
+    assert not await ended(other) and not await ended(none)
+
+
+async def test_a_stream_of_a_drained_server_that_stands_inside_an_event_is_reset_in_the_end() -> None:
+    """It had its time; the client sees that it is not whole."""
+    streams = Streams()
+    each = await from_server(streams, "GET", "up")
+    each.stream.tracker.feed(b"data: half")
+    assert streams.end_of({"up"}) == 1
+    assert not each.stream.cut
+    assert streams.end_of({"up"}, at_once=True) == 1
+    assert streams.end_of({"up"}, at_once=True) == 0
+    assert (each.stream._ctx.outcome, each.stream.cut) == ("drained", True)
+    assert await ended(each)
+
+
+async def test_a_tunnel_of_a_drained_server_is_reset() -> None:
+    """Where its frames stand is not known."""
+    streams = Streams()
+    held, ctx, client = opened(streams, ADA, tunnel=True)
+    ctx.upstream = SNAPSHOT_OF_TWO.upstreams["up"]
+    assert streams.end_of({"other"}) == 0
+    assert streams.end_of({"up"}) == 1
+    assert (client.end, ctx.outcome, held.cut) == ("abort", "drained", True)
+    assert streams.cut_unless(lambda principal: False) == 0
