@@ -66,6 +66,34 @@ def _dangling(root: Table) -> Iterator[Finding]:
                 yield location, f"no server of this name under 'servers'{guess(name, servers)}"
 
 
+def _dangling_windows(root: Table) -> Iterator[Finding]:
+    servers, windows = root.get("servers"), root.get("maintenance")
+    if not isinstance(servers, Table):
+        return
+    guess = Guess()
+    for index, window in enumerate(windows if isinstance(windows, Items) else ()):
+        name = window.get("server") if isinstance(window, Table) else None
+        if isinstance(name, str) and name not in servers:
+            yield ("maintenance", index, "server"), f"no server of this name under 'servers'{guess(name, servers)}"
+
+
+def _dangling_flags(root: Table) -> Iterator[Finding]:
+    """Where there is a database, its rows may define them."""
+    if isinstance(root.get("postgres"), Table):
+        return
+    written = root.get("flags")
+    flags = written if isinstance(written, Table) else Table()
+    guess = Guess()
+    for index, route in _routes(root):
+        when = route.get("when")
+        named = when.get("flag") if isinstance(when, Table) else None
+        here: Location = ("routes", index, "when", "flag")
+        places = [((*here, at), name) for at, name in enumerate(named)] if isinstance(named, Items) else [(here, named)]
+        for location, name in places:
+            if isinstance(name, str) and name not in flags:
+                yield location, f"no flag of this name under 'flags'{guess(name, flags)}"
+
+
 def _same_name(root: Table) -> Iterator[Finding]:
     first: dict[str, int] = {}
     for index, route in _routes(root):
@@ -159,8 +187,8 @@ def _nobody_or_everybody(root: Table) -> Iterator[Finding]:
 
 _CHOICE: Final = "configure 'postgres' for credentials, or set 'auth: {anonymous: true}' if that is meant"
 _CHECKS: Final = (
-    _dangling, _same_name, _mixed_transports, _filtered_sockets, _inspect_disagrees, _unreachable, _same_port,
-    _nobody_or_everybody,
+    _dangling, _dangling_windows, _dangling_flags, _same_name, _mixed_transports, _filtered_sockets,
+    _inspect_disagrees, _unreachable, _same_port, _nobody_or_everybody,
 )  # fmt: skip
 
 

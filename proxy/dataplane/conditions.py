@@ -14,6 +14,7 @@ from datetime import datetime
 from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
+from proxy.dataplane.flags import FlagBook, FlagKey, FlagTable, asker_of
 from proxy.dataplane.globs import Glob, GlobTable, keys_decide, keys_of
 from proxy.dataplane.networks import NetworkTable, network_keys
 from proxy.identity.addresses import Address, read_number
@@ -64,6 +65,11 @@ class Traits(Protocol):
     @property
     def principal(self) -> Principal:
         """Who asks."""
+        ...
+
+    @property
+    def flags(self) -> FlagBook:
+        """The feature flags in force."""
         ...
 
     @property
@@ -173,6 +179,20 @@ class Between(Condition):
         return self._window.holds(self._clock())
 
 
+class Flagged(Condition):
+    """The principal has one of these flags or variants. Of several flags it may have two, which no axis can tell."""
+
+    def __init__(self, wanted: Sequence[FlagKey]) -> None:
+        if len({name for name, _ in wanted}) == 1:
+            self.axis = _FLAG
+            self.keys = tuple(dict.fromkeys(wanted))
+        self._wanted = tuple(wanted)
+
+    def holds(self, traits: Traits) -> bool:
+        asker, flags = asker_of(traits.principal, traits.client_ip), traits.flags
+        return any(flags.has(key, asker) for key in self._wanted)
+
+
 class Share(Condition):
     """A draw falls into the share. Asked last and once per message, so that the share is one of all that else match.
 
@@ -224,6 +244,7 @@ _CLIENT_IP: Final = Axis("client_ip", _address, NetworkTable)
 _TENANT: Final = Axis("tenant", lambda traits: traits.principal.tenant_slug, dict)
 _KEY: Final = Axis("key", lambda traits: traits.principal.key_id, dict)
 _TIER: Final = Axis("tier", lambda traits: traits.principal.tier, dict)
+_FLAG: Final = Axis("flag", lambda traits: (traits.flags, asker_of(traits.principal, traits.client_ip)), FlagTable)
 
 
 class Surroundings(NamedTuple):
@@ -244,6 +265,8 @@ _KINDS: Final[Mapping[str, Callable[[Any, Surroundings], Iterable[Condition]]]] 
     "scope": lambda names, _: [HasScope(names)],
     "method": lambda methods, _: [OneOf(_METHOD, methods)],
     "header": lambda fields, _: [OneOf(_field(name), values) for name, values in fields.items()],
+    "flag": lambda names, _: [Flagged([(name, None) for name in names])],
+    "variant": lambda wanted, _: [Flagged(wanted)],
     "tool": lambda globs, _: [Matching(_TOOL, globs)],
     "prompt": lambda globs, _: [Matching(_PROMPT, globs)],
     "resource": lambda globs, _: [Matching(_RESOURCE, globs)],
@@ -261,6 +284,15 @@ def compile_when(when: When, around: Surroundings) -> tuple[Condition, ...]:
 
 def _written(when: When, around: Surroundings) -> Iterator[Condition]:
     for name, compile_kind in _KINDS.items():
-        value = getattr(when, name)
+        value = _value(when, name)
         if value is not None and value != () and value != {}:
             yield from compile_kind(value, around)
+
+
+def _value(when: When, name: str) -> Any:
+    """What is written under a key. A variant is nothing without its flag: both are one condition."""
+    if when.variant and name == "flag":
+        return ()
+    if when.variant and name == "variant":
+        return tuple((when.flag[0], variant) for variant in when.variant)
+    return getattr(when, name)

@@ -138,3 +138,23 @@ def test_what_passes_through_a_websocket_cannot_be_filtered(base: Path) -> None:
     servers = "servers: {a: {url: 'ws://a/', transport: websocket}}\n"
     text = f"{servers}routes: [{{name: r, path: /r, servers: a, filter_lists: true}}]\n"
     assert outcome(text, base) == [(2, "lists that pass through a WebSocket cannot be filtered")]
+
+
+def test_a_flag_that_nobody_defines_is_told_of_unless_rows_may_define_it(base: Path) -> None:
+    """As text and in a list."""
+    flags = top("flags: {new-search: {}}", "routes:")
+    one = "  - {name: r, path: /r, servers: a, when: {flag: new-serch}}\n"
+    listed = "  - {name: s, path: /s, servers: a, when: {flag: [new-search, other-thing]}}\n"
+    sentence = "no flag of this name under 'flags'"
+    assert outcome(flags + one + listed, base) == [(6, f"{sentence}; did you mean 'new-search'?"), (7, sentence)]
+    assert outcome(flags.replace("flags: {new-search: {}}", "log: {}") + one, base) == [(6, sentence)]
+    assert isinstance(outcome(flags + one.replace("serch", "search"), base), Config)
+    assert isinstance(outcome(flags + one + listed + "postgres: {dsn: postgresql://127.0.0.1/x}\n", base), Config)
+
+
+def test_a_window_of_a_server_that_is_not_there_is_told_of(base: Path) -> None:
+    """One for all servers names none."""
+    windows = top("maintenance:", "  - {title: Update, every: 'Sun 02:00-04:00'}")
+    bad = "  - {title: Update, every: 'Sun 02:00-04:00', server: b}\n"
+    assert isinstance(outcome(windows + bad.replace("server: b", "server: a"), base), Config)
+    assert outcome(windows + bad, base) == [(6, "no server of this name under 'servers'")]

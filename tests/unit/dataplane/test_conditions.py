@@ -7,14 +7,17 @@ from typing import Any
 
 import pytest
 
-from proxy.config.models import When
+from proxy.config.models import Flag, When
 from proxy.dataplane import conditions
 from proxy.dataplane.conditions import Surroundings, compile_when
+from proxy.dataplane.flags import FlagBook
 from proxy.identity.principal import Scope, Source, anonymous
 from proxy.mcp.envelope import Kind, Message
 from proxy.mcp.methods import Access
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+
+FLAGS = FlagBook.of({"on": Flag(), "off": Flag(enabled=False), "test": Flag(variants={"a": 0, "b": 1})}, {})
 
 
 def message(method: str = "tools/call", kind: str = "tool", target: str = "search_web") -> Message:
@@ -23,7 +26,7 @@ def message(method: str = "tools/call", kind: str = "tool", target: str = "searc
 
 def request(**facts: Any) -> SimpleNamespace:
     known = {"path": "/a", "host": "mcp.example.com", "fields": {}, "message": None, "revision": "", "client_ip": ""}
-    return SimpleNamespace(**{"draws": None, "principal": anonymous()} | known | facts)
+    return SimpleNamespace(**{"draws": None, "flags": FLAGS, "principal": anonymous()} | known | facts)
 
 
 def asked_by(**facts: Any) -> dict[str, Any]:
@@ -96,6 +99,14 @@ def test_the_draw_comes_last() -> None:
         ({"scope": "write"}, {}, True),
         ({"scope": "admin"}, {}, False),
         ({"scope": ["admin", "read"]}, {}, True),
+        ({"flag": "on"}, {}, True),
+        ({"flag": "off"}, {}, False),
+        ({"flag": ["off", "on"]}, {}, True),
+        ({"flag": "test"}, {}, True),
+        ({"flag": "test", "variant": "b"}, {}, True),
+        ({"flag": "test", "variant": ["a", "b"]}, {}, True),
+        ({"flag": "test", "variant": "a"}, {}, False),
+        ({"flag": "on", "variant": "b"}, {}, False),
         ({"scope": "read"}, asked_by(scopes=frozenset((Scope.PROXY, Scope.WRITE))), False),
     ],
 )
@@ -122,6 +133,8 @@ def test_a_condition_asks_for_just_what_it_says(when: dict[str, Any], facts: dic
         ({"tenant": ["system", "none", "anonymous"]}, {}),
         ({"key": "anonymous"}, {}),
         ({"scope": ["proxy", "read", "write", "admin"]}, asked_by(scopes=frozenset())),
+        ({"flag": ["missing", "off"]}, {}),
+        ({"flag": "missing", "variant": "b"}, {}),
         ({"tier": ["admin", "user", "anonymous"]}, asked_by(tier="of its own")),
     ],
 )
