@@ -1,4 +1,4 @@
-"""One client connection below its requests: writing, pausing, deadlines and the ways it can end.
+"""One client connection below its requests: reading and writing with pauses, deadlines and the ways it can end.
 
 Owns the transport and the state. What the bytes mean is `gate.py`, which builds on this class.
 """
@@ -37,7 +37,16 @@ LINGER_S: Final = 2.0
 #: closing on it would fail it. It gets its answer, with `Connection: close`.
 QUIET_S: Final = 0.5
 #: Write buffer above which the relay waits, bytes. Small, because each stalled reader may hold this much.
-_HIGH_WATER: Final = 64 << 10
+HIGH_WATER: Final = 64 << 10
+#: The same while memory is short.
+LOW_WATER: Final = 16 << 10
+# Why a connection is not read; each ends by itself.
+#: Bytes are held back until the answer is out.
+HELD: Final = 1
+#: The lane has no room for more of the body.
+FULL: Final = 2
+#: The process has no room for more of the body.
+STARVED: Final = 4
 #: Linger on, for no time: closing sends RST.
 _RST: Final = struct.pack("ii", 1, 0)
 
@@ -47,7 +56,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_drain_waiters", "_lingered", "deadline", "ends_answer", "listener", "peer", "secure", "state", "transport",
-        "write_deadline", "write_paused",
+        "unread", "write_deadline", "write_paused",
     )  # fmt: skip
 
     def __init__(self, listener: Listener) -> None:
@@ -59,6 +68,8 @@ class Connection(asyncio.Protocol):
         self.write_paused = False
         #: Its end is the end of the answer under way, so that a broken one must end in no other way than by RST.
         self.ends_answer = False
+        #: Why it is not read, as a sum; 0: it is.
+        self.unread = 0
         self._lingered = 0
         self._drain_waiters: list[asyncio.Future[None]] = []
 
@@ -68,7 +79,7 @@ class Connection(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         self.peer: str = peer[0] if isinstance(peer, tuple) else "local"
         self.secure = transport.get_extra_info("sslcontext") is not None
-        self.transport.set_write_buffer_limits(high=_HIGH_WATER)
+        self.transport.set_write_buffer_limits(high=self.listener.high_water)
         return self.listener.admit(self)
 
     def detach(self) -> None:
@@ -86,10 +97,19 @@ class Connection(asyncio.Protocol):
         """Between two requests."""
         return self.state == HEAD
 
-    def idle_until(self) -> float:
-        """The deadline of a connection that becomes idle now."""
-        listener = self.listener
-        return listener.now() + (QUIET_S if listener.draining else listener.timeouts.keepalive)
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    def stop_reading(self, why: int) -> None:
+        """Leave what comes in the kernel's buffer, until `go_on_reading` takes back every reason."""
+        self.unread |= why
+        if not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def go_on_reading(self, why: int = HELD | FULL | STARVED) -> None:
+        """These reasons not to read are gone."""
+        self.unread &= ~why
+        if not self.unread and not self.transport.is_closing():
+            self.transport.resume_reading()
 
     # --- writing --------------------------------------------------------------------------------------------------
 

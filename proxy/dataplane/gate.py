@@ -18,7 +18,7 @@ import asyncio
 from math import inf
 from typing import TYPE_CHECKING, Final
 
-from proxy.dataplane.connection import ANSWER, BODY, CLOSED, HEAD, LINGER, LINGER_S, TUNNEL, Connection
+from proxy.dataplane.connection import ANSWER, BODY, CLOSED, FULL, HEAD, HELD, LINGER, LINGER_S, TUNNEL, Connection
 from proxy.dataplane.framing import ChunkedReader
 from proxy.dataplane.head import early_refusal, parse_head
 from proxy.errors import BadRequest, Refusal, RequestTimeout
@@ -36,7 +36,7 @@ class Gate(Connection):
     """One client connection and the requests on it."""
 
     __slots__ = (
-        "_body_ends_by", "_buffer", "_chunked", "_held", "_lane_full", "_left", "_overheld", "answer", "fault", "head",
+        "_arrived", "_body_ends_by", "_buffer", "_chunked", "_held", "_left", "answer", "fault", "gathers", "head",
         "lane", "tunnel",
     )  # fmt: skip
 
@@ -48,13 +48,14 @@ class Gate(Connection):
         #: What is wrong with the body that was arriving.
         self.fault: Refusal | None = None
         self.tunnel: asyncio.StreamReader | None = None
+        #: The body that arrives is kept until it is whole, rather than passed on.
+        self.gathers = False
+        self._arrived = 0
         self._buffer = bytearray()
         self._held = b""
         self._left = 0
         self._chunked: ChunkedReader | None = None
         self._body_ends_by = inf
-        self._overheld = False
-        self._lane_full = False
 
     # --- what the transport tells ---------------------------------------------------------------------------------
 
@@ -154,10 +155,13 @@ class Gate(Connection):
         if head.chunked or length:
             now = self.listener.now()
             self.state = BODY
+            self.gathers = False
+            self._arrived = 0
             self._left = length
             self._chunked = ChunkedReader(self.listener.limits.body) if head.chunked else None
             self._body_ends_by = now + self.listener.timeouts.body_total
             self.deadline = min(now + self.listener.timeouts.body, self._body_ends_by)
+            self.listener.take_room(self, 0)
         else:
             self.state = ANSWER
             self.deadline = inf
@@ -166,6 +170,8 @@ class Gate(Connection):
             self.data_received(rest)
 
     def _read_body(self, data: bytes) -> None:
+        self._arrived += len(data)
+        self.listener.take_room(self, len(data))
         if self._chunked is not None:
             self._read_chunks(data, self._chunked)
             return
@@ -181,7 +187,7 @@ class Gate(Connection):
         try:
             pieces, consumed = reader.feed(data)
         except Refusal as refusal:
-            self._fail_body(refusal)
+            self.fail_body(refusal)
             return
         self._progress(complete=reader.done)
         for piece in pieces:
@@ -204,17 +210,20 @@ class Gate(Connection):
 
     def _hold(self, data: bytes) -> None:
         self._held += data
-        if len(self._held) > _HELD_BYTES and not self._overheld:
-            self._overheld = True
-            self._update_reading()
+        if len(self._held) > _HELD_BYTES and not self.unread & HELD:
+            self.stop_reading(HELD)
 
-    def _fail_body(self, refusal: Refusal) -> None:
-        """The body is bad or late: the handler that waits for it answers; if it has answered already, just close."""
+    @property
+    def gathered(self) -> int:
+        """Bytes of an unfinished body that are kept until it is whole."""
+        return self._arrived if self.gathers and self.state == BODY else 0
+
+    def fail_body(self, refusal: Refusal) -> None:
+        """The body is bad, late or too much: the handler that waits for it answers; if it has done so, just close."""
         self.fault = refusal
         self.state = LINGER
         self.deadline = self.listener.now() + LINGER_S
-        self._overheld = True  # read no more until the answer is out: `swallow` would close before it
-        self._update_reading()
+        self.stop_reading(HELD)  # until the answer is out: `swallow` would close before it
         if self.answer is None:  # the handler has not begun yet: it will find `fault`
             return
         if self.answer.finished:
@@ -231,7 +240,7 @@ class Gate(Connection):
 
         A lane that is still full holds a body that nobody has read: it closes when its handler is done.
         """
-        return self.state != ANSWER or self._lane_full or self.listener.draining
+        return self.state != ANSWER or self.unread & FULL != 0 or self.listener.last_answers
 
     def answered(self) -> None:
         """The handler is done with the current request: go on with the next one, or close."""
@@ -239,23 +248,23 @@ class Gate(Connection):
         if self.state == CLOSED or self.transport.is_closing():
             return
         if answer is None or not answer.finished or answer.closing or self.state != ANSWER:
-            self._overheld = self._lane_full = False
-            self._update_reading()
+            self.go_on_reading()
             self.linger()
             return
         self.state = HEAD
-        self.deadline = self.idle_until()
+        self.deadline = self.listener.now() + self.listener.idle_s
         held, self._held = self._held, b""
-        if self._overheld:
-            self._overheld = False
-            self._update_reading()
+        if self.unread & HELD:
+            self.go_on_reading(HELD)
         if held:
             self._read_head(held)
 
     def lane_full(self, full: bool) -> None:
         """The lane's body buffer is full, or has room again."""
-        self._lane_full = full
-        self._update_reading()
+        if full:
+            self.stop_reading(FULL)
+        else:
+            self.go_on_reading(FULL)
 
     def lane_broke(self) -> None:
         """The lane wants to write or close by itself: it refused what the grammar accepted. 400, in our words."""
@@ -270,8 +279,7 @@ class Gate(Connection):
         """From now on bytes are raw; what came behind the handshake comes first."""
         self.state = TUNNEL
         self.deadline = inf
-        self._overheld = False
-        self._update_reading()
+        self.go_on_reading(HELD)
         self.tunnel = asyncio.StreamReader(limit=_HELD_BYTES)
         self.tunnel.set_transport(self.transport)
         if self._held:
@@ -284,17 +292,9 @@ class Gate(Connection):
         """A deadline has passed (the listener's tick): 408 where a request is half here, else close."""
         if now < self.write_deadline:
             if self.state == BODY:
-                self._fail_body(RequestTimeout("body"))
+                self.fail_body(RequestTimeout("body"))
                 return
             if self.state == HEAD and self._buffer:
                 self.refuse(RequestTimeout("head"))
                 return
         super().expire(now)
-
-    def _update_reading(self) -> None:
-        if self.transport.is_closing():
-            return
-        if self._overheld or self._lane_full:
-            self.transport.pause_reading()
-        else:
-            self.transport.resume_reading()

@@ -50,6 +50,7 @@ class AiohttpExchange(Answer):
         content = self._content
         if content.is_eof() and content.exception() is None:
             return content.read_nowait()
+        self.gate.gathers = True
         return await content.read()
 
     async def read_chunk(self) -> bytes:

@@ -1,4 +1,5 @@
-"""The data plane's listening socket: accepting, the connection cap, the tick that keeps deadlines, and draining.
+"""The data plane's listening socket: accepting, the connection cap, the tick that keeps deadlines, draining, and what
+connections give up when memory is short.
 
 Owns the set of open connections. It knows nothing of requests; those are the gate's and the pipeline's.
 """
@@ -13,9 +14,10 @@ import ssl
 from typing import TYPE_CHECKING, Final
 
 from proxy.dataplane import tcp
-from proxy.dataplane.connection import LINGER_S, QUIET_S, Connection
+from proxy.dataplane.connection import BODY, HIGH_WATER, LINGER_S, LOW_WATER, QUIET_S, STARVED, Connection
 from proxy.dataplane.gate import Gate
 from proxy.dataplane.reject import refusal_bytes
+from proxy.dataplane.shedding import EVERYONE, Load, refusal
 from proxy.errors import Overloaded, Refusal
 
 if TYPE_CHECKING:
@@ -28,16 +30,33 @@ if TYPE_CHECKING:
 #: How often deadlines are looked at, seconds: the precision of every downstream deadline.
 TICK_S: Final = 0.1
 _BACKLOG: Final = 4096
+#: How long a connection may be idle while memory is short, seconds.
+_SHRUNK_IDLE_S: Final = 1.0
+#: Uploads below this hold too little for their end to help.
+_SMALL_BYTES: Final = 64 << 10
 
 
 class Listener:
     """All client connections of one listening socket."""
 
-    def __init__(self, listen: Listen, metrics: Metrics, on_refused: Callable[[Refusal, str], None]) -> None:
+    def __init__(
+        self,
+        listen: Listen,
+        metrics: Metrics,
+        on_refused: Callable[[Refusal, str], None],
+        load: Load | None = None,
+    ) -> None:
         self.lane: Lane
-        #: Each answer that begins is the last one on its connection.
-        self.draining = False
+        self.load = load or Load()
+        #: Each answer that begins is the last one on its connection: the process drains, or is short of memory.
+        self.last_answers = False
+        #: How long a connection that becomes idle now stays, seconds.
+        self.idle_s = 0.0
+        #: Bytes of answers that wait in a connection before its relay does.
+        self.high_water = HIGH_WATER
+        self._draining = False
         self._accepting = True
+        self._starving = False
         self.connections: set[Connection] = set()
         self._metrics = metrics
         self._on_refused = on_refused
@@ -55,6 +74,25 @@ class Listener:
         if self._tls is not None and listen.tls is not None:  # a renewed certificate holds for new connections
             self._tls.load_cert_chain(listen.tls.certificate, listen.tls.key)
         self._cap = listen.limits.connections or int(resource.getrlimit(resource.RLIMIT_NOFILE)[0] * 0.4)
+        self._set_endings()
+
+    @property
+    def draining(self) -> bool:
+        """The process is going away."""
+        return self._draining
+
+    @draining.setter
+    def draining(self, draining: bool) -> None:
+        self._draining = draining
+        self._set_endings()
+
+    def _set_endings(self) -> None:
+        """What gates read after each request, worked out beforehand."""
+        shrunk = self.high_water == LOW_WATER
+        self.last_answers = self._draining or self.load.closing_keepalive
+        self.idle_s = min(self.timeouts.keepalive, _SHRUNK_IDLE_S) if shrunk else self.timeouts.keepalive
+        if self._draining:
+            self.idle_s = QUIET_S
 
     async def start(self, listen: Listen, lane: Lane) -> int:
         """Bind and accept. Returns the port. Raises OSError when the address is taken or not ours."""
@@ -86,10 +124,24 @@ class Listener:
         self.connections.add(gate)
         self._metrics.connections_open += 1
         self._metrics.connections_accepted += 1
-        if len(self.connections) <= self._cap:
+        if len(self.connections) <= self._cap and not self.load.refusing:
             return None
         self._metrics.connections_refused += 1
-        return Overloaded("connections", headers=(("Retry-After", "1"),))
+        return Overloaded("memory" if self.load.refusing else "connections", headers=(("Retry-After", "1"),))
+
+    def take_room(self, gate: Gate, size: int) -> None:
+        """So many bytes of a body were read. When that was the last room, no body is read until there is some again."""
+        self.load.room -= size
+        if self.load.room >= 0:
+            return
+        gate.stop_reading(STARVED)
+        if not self._starving:
+            self._starving = True
+            for other in self._arriving():
+                other.stop_reading(STARVED)
+
+    def _arriving(self) -> list[Gate]:
+        return [gate for gate in self.connections if gate.state == BODY and isinstance(gate, Gate)]
 
     def forget(self, gate: Connection) -> None:
         """A connection is gone."""
@@ -110,6 +162,40 @@ class Listener:
         for gate in due:
             gate.expire(now)
 
+    def relieve(self) -> None:
+        """Do what the load asks for; called after each look at it."""
+        shrinking = self.load.shrinking
+        if shrinking != (self.high_water == LOW_WATER):
+            self.high_water = LOW_WATER if shrinking else HIGH_WATER
+            for gate in self.connections:
+                gate.transport.set_write_buffer_limits(high=self.high_water)
+            if shrinking:
+                self._hurry_idle(_SHRUNK_IDLE_S)
+        self._set_endings()
+        if self.load.refused_from == EVERYONE:
+            self._refuse_uploads()
+        if self._starving and self.load.room > 0:
+            self._starving = False
+            for gate in self.connections:
+                if gate.unread & STARVED:
+                    gate.go_on_reading(STARVED)
+
+    def _refuse_uploads(self) -> None:
+        """Refuse the largest requests that are still arriving, until what they hold is enough."""
+        excess = self.load.excess
+        for gate in sorted(self._arriving(), key=lambda gate: gate.gathered, reverse=True):
+            if excess <= 0 or gate.gathered < _SMALL_BYTES:
+                break
+            excess -= gate.gathered
+            gate.fail_body(refusal(self.load))
+
+    def _hurry_idle(self, seconds: float) -> None:
+        """Idle connections end within `seconds`."""
+        until = self.now() + seconds
+        for gate in self.connections:
+            if gate.idle:
+                gate.deadline = min(gate.deadline, until)
+
     async def stop_accepting(self) -> None:
         """Close the listening socket, and soon idle connections; each answer from now on closes its connection.
 
@@ -120,10 +206,7 @@ class Listener:
             return
         self.draining = True
         self._accepting = False
-        quiet_until = self.now() + QUIET_S
-        for gate in self.connections:
-            if gate.idle:
-                gate.deadline = min(gate.deadline, quiet_until)
+        self._hurry_idle(QUIET_S)
         waiting = _accepted(self._sock)
         server.close()
         await asyncio.gather(*map(self._adopt, waiting), return_exceptions=True)

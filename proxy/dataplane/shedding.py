@@ -1,0 +1,61 @@
+"""What an overloaded process refuses, as requests and connections read it.
+
+Owns the state `Load`, whose fields `background/overload.py` sets, and the verdict about one request. It measures
+nothing and decides no level.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Final
+
+from proxy.errors import Shed
+
+#: `Load.refused_from` when everyone is served, and when nobody is. Classes: 0 high, 1 normal, 2 low.
+NOBODY: Final = 3
+EVERYONE: Final = 0
+
+#: What asks whether a server is there: cheap, and whoever is refused it takes the server for dead.
+_ALWAYS: Final = "server/discover"
+
+
+class Load:
+    """How busy the process is: what is refused now, and the figures behind it."""
+
+    __slots__ = (
+        "closing_keepalive", "excess", "lag_s", "memory_bytes", "memory_limit", "refused_from", "refusing",
+        "retry_after_s", "room", "shed", "shrinking",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        #: Requests of this class and of those below it are refused.
+        self.refused_from = NOBODY
+        #: Idle connections end soon, and each connection gets smaller buffers.
+        self.shrinking = False
+        #: Each answer is the last one on its connection.
+        self.closing_keepalive = False
+        #: New connections are refused.
+        self.refusing = False
+        #: Bytes of bodies that may still be read until the next look at the memory; counted down by the gates.
+        self.room = inf
+        #: Bytes to be freed for the memory to be well again.
+        self.excess = 0
+        #: Longest delay of the loop in the last second; memory used and allowed, 0 when nobody watches it.
+        self.lag_s = 0.0
+        self.memory_bytes = 0
+        self.memory_limit = 0
+        #: Refused requests by class.
+        self.shed = [0, 0, 0]
+        self.retry_after_s = 1
+
+
+def check_load(load: Load, priority: int, method: str) -> None:
+    """Raise `Shed` when requests of this class are refused now; `method` is that of the message, '' without one."""
+    if priority >= load.refused_from and method != _ALWAYS:
+        load.shed[priority] += 1
+        raise refusal(load)
+
+
+def refusal(load: Load) -> Shed:
+    """What a client is told: when it may come back, in whole seconds."""
+    return Shed(f"refused from class {load.refused_from}", headers=(("Retry-After", str(load.retry_after_s)),))
