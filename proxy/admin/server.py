@@ -1,6 +1,10 @@
 """The admin plane's own HTTP server: /livez, /readyz and /metrics, never on the data port.
 
-Owns the admin listener. Every answer is JSON but the metrics, whatever goes wrong, and none names the software or
+Owns the admin listener, and the thread in which it runs with a loop of its own: it answers while the main loop is busy
+or stands still, and says so. What it shows are plain numbers that the main loop writes; it takes no lock, and reads
+again where a table grew while it was read.
+
+Every answer is JSON but the metrics, whatever goes wrong, and none names the software or
 repeats the request. The port is meant to be private, yet a browser on the same machine can reach a loopback port, so
 there `Host` must name loopback (DNS rebinding); no answer carries a CORS header.
 """
@@ -8,9 +12,11 @@ there `Host` must name loopback (DNS rebinding); no answer carries a CORS header
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 import orjson
 from aiohttp import web
@@ -27,8 +33,15 @@ _MAX_CONNECTIONS: Final = 100
 _MAX_LINE_BYTES: Final = 4 << 10
 _MAX_HEADERS: Final = 50
 _STOP_S: Final = 2.0
+#: The main loop is taken for dead when it has not beaten for so long, seconds.
+_BEAT_S: Final = 10.0
+#: How often a table that grows while it is read is read in all. Tables grow by what is seen for the first time.
+_READINGS: Final = 10
 _LOOPBACK_NAMES: Final = frozenset(("localhost", "127.0.0.1", "[::1]"))
 _REASONS: Final = {403: "host_not_allowed", 404: "not_found", 405: "method_not_allowed", 500: "internal"}
+
+
+T = TypeVar("T")
 
 
 class _Answer(web.Response):
@@ -73,7 +86,20 @@ class _Connection(web.RequestHandler):
 class _Server(web.Server):
     """aiohttp's low-level server, which makes our connections."""
 
+    #: Connections that are accepted and not counted by aiohttp yet: several may be accepted at once.
+    coming = 0
+
+    def full(self) -> bool:
+        """Whether there are as many connections as there may be."""
+        return len(self.connections) + self.coming >= _MAX_CONNECTIONS
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        """A connection that this made is there."""
+        self.coming -= 1
+        super().connection_made(handler, transport)
+
     def __call__(self) -> web.RequestHandler:
+        self.coming += 1
         return _Connection(
             self,
             loop=asyncio.get_running_loop(),
@@ -94,37 +120,72 @@ class _Surplus(asyncio.Protocol):
 
 
 class AdminServer:
-    """The listener of the admin plane."""
+    """The listener of the admin plane. Made, started and stopped by the main loop; `beat` is called there, too."""
 
-    def __init__(self, host: str, port: int, metrics: Metrics, readiness: Readiness) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        metrics: Metrics,
+        readiness: Readiness,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._host = host
         self._port = port
         self._metrics = metrics
         self._readiness = readiness
+        self._clock = clock
         self._hosts = _LOOPBACK_NAMES | {host.lower()} if _is_loopback(host) else None
         self._routes: dict[str, Callable[[web.BaseRequest], _Answer]] = {
             "/livez": self._livez,
             "/readyz": self._readyz,
             "/metrics": self._show_metrics,
         }
+        #: When the main loop last showed that it runs; None until it does so for the first time.
+        self._beat_at: float | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
         self._web: _Server | None = None
         self._listener: asyncio.Server | None = None
 
+    def beat(self) -> None:
+        """The main loop runs. Once it has beaten, it has to go on."""
+        self._beat_at = self._clock()
+
     async def start(self) -> int:
         """Bind and accept. Returns the port. Raises OSError when the address is taken or not ours."""
+        loop = self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=loop.run_forever, name="admin", daemon=True)
+        self._thread.start()
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._listen(), loop))
+
+    async def stop(self) -> None:
+        """Stop accepting and end every connection; a scrape under way gets two seconds. May be called at any time."""
+        loop, thread = self._loop, self._thread
+        self._loop = self._thread = None
+        if loop is None or thread is None:
+            return
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._close(), loop))
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+    # --- in the thread --------------------------------------------------------------------------------------------
+
+    async def _listen(self) -> int:
         server = self._web = _Server(self._answer)
         self._listener = await asyncio.get_running_loop().create_server(
-            lambda: server() if len(server.connections) < _MAX_CONNECTIONS else _Surplus(), self._host, self._port
+            lambda: _Surplus() if server.full() else server(), self._host, self._port
         )
         port: int = self._listener.sockets[0].getsockname()[1]
         return port
 
-    async def stop(self) -> None:
-        """Stop accepting and end every connection; a scrape under way gets two seconds."""
+    async def _close(self) -> None:
         if self._listener is not None and self._web is not None:
             self._listener.close()
             self._web.pre_shutdown()
             await self._web.shutdown(_STOP_S)
+            await asyncio.sleep(0)  # transports tell their protocols a moment later that they are closed
 
     async def _answer(self, request: web.BaseRequest) -> _Answer:
         if self._hosts is not None and not _names_one_of(request.headers.get("Host", ""), self._hosts):
@@ -137,16 +198,30 @@ class AdminServer:
         return show(request)
 
     def _livez(self, request: web.BaseRequest) -> _Answer:
-        """The loop runs, or this would not be answered."""
+        """503 when the main loop stands still: whoever watches is to restart the process."""
+        beat_at = self._beat_at
+        if beat_at is not None and self._clock() - beat_at > _BEAT_S:
+            return _json(503, {"status": "stalled"})
         return _json(200, {"status": "alive"})
 
     def _readyz(self, request: web.BaseRequest) -> _Answer:
-        ready, checks = self._readiness.ready()
+        ready, checks = _settled(self._readiness.ready)
         return _json(200 if ready else 503, {"status": "ready" if ready else "not_ready", "checks": checks})
 
     def _show_metrics(self, request: web.BaseRequest) -> _Answer:
-        content_type, body = self._metrics.exposition(request.headers.get("Accept", ""))
+        accept = request.headers.get("Accept", "")
+        content_type, body = _settled(lambda: self._metrics.exposition(accept))
         return _Answer(body=body, headers={"Content-Type": content_type, "Cache-Control": "no-store"})
+
+
+def _settled(read: Callable[[], T]) -> T:
+    """What `read` returns once no table grows while it is read: CPython says so with a RuntimeError."""
+    for _ in range(_READINGS - 1):
+        try:
+            return read()
+        except RuntimeError:
+            time.sleep(0)  # let the main loop finish what it does
+    return read()
 
 
 def _is_loopback(host: str) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
@@ -17,6 +19,7 @@ from proxy.admin import server as admin_server
 from proxy.admin.readiness import Readiness
 from proxy.admin.server import AdminServer
 from proxy.metrics import Metrics
+from tests.unit.dataplane.clocks import Clock
 
 
 class Answer:
@@ -52,7 +55,8 @@ class Port:
     def __init__(self, host: str = "127.0.0.1") -> None:
         self.metrics = Metrics(CollectorRegistry(), 10, lambda method: method)
         self.readiness = Readiness("config")
-        self.server = AdminServer(host, 0, self.metrics, self.readiness)
+        self.clock = Clock()
+        self.server = AdminServer(host, 0, self.metrics, self.readiness, self.clock)
         self.number = 0
 
     async def send(self, request: bytes) -> Answer:
@@ -60,6 +64,14 @@ class Port:
         async with dialled(self.number) as (reader, writer):
             writer.write(request)
             return Answer(await asyncio.wait_for(reader.read(), 5))
+
+    async def ask(self, path: str) -> bytes:
+        """All that comes for a plain GET; b'' when the connection is cut off."""
+        async with dialled(self.number) as (reader, writer):
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+            with suppress(ConnectionError):
+                return await asyncio.wait_for(reader.read(), 5)
+            return b""
 
     async def get(self, path: str, *fields: str, method: str = "GET") -> Answer:
         lines = [f"{method} {path} HTTP/1.1", "Host: localhost:9090", "Connection: close", *fields, "", ""]
@@ -78,6 +90,18 @@ async def test_livez_answers_while_the_loop_runs(port: Port) -> None:
     """Alive does not depend on being ready."""
     answer = await port.get("/livez")
     assert (answer.status, answer.json()) == (200, {"status": "alive"})
+
+
+async def test_livez_says_when_the_main_loop_stands_still(port: Port) -> None:
+    """503 once it has not beaten for more than ten seconds, and 200 as soon as it beats again."""
+    port.server.beat()
+    port.clock.now += 10
+    assert (await port.get("/livez")).status == 200
+    port.clock.now += 0.5
+    answer = await port.get("/livez")
+    assert (answer.status, answer.json()) == (503, {"status": "stalled"})
+    port.server.beat()
+    assert (await port.get("/livez")).status == 200
 
 
 async def test_readyz_says_why_it_is_not_ready(port: Port) -> None:
@@ -209,6 +233,74 @@ async def test_a_bug_is_answered_without_its_traceback(port: Port, capfd: pytest
     assert (await port.get("/livez")).status == 200
 
 
+async def test_a_table_that_grows_while_it_is_read_is_read_again(port: Port) -> None:
+    """The main loop may see something for the first time at any moment; the scrape is whole all the same."""
+    readings = 0
+
+    def growing() -> int:
+        nonlocal readings
+        readings += 1
+        table = dict.fromkeys(range(3), 0)
+        for key in table:
+            if readings < 4:
+                table[key + 10] = 0  # RuntimeError: dictionary changed size during iteration
+        return readings
+
+    port.metrics.dropped_lines = growing
+    answer = await port.get("/metrics")
+    assert answer.status == 200
+    assert b"mcp_proxy_log_lines_dropped_total 4\n" in answer.body
+
+
+async def test_scrapes_are_whole_while_another_thread_counts(port: Port) -> None:
+    """New servers, methods and refusals all the time: every scrape parses, and none fails."""
+    ended = threading.Event()
+
+    def count() -> None:
+        number = 0
+        while not ended.is_set():
+            number += 1
+            port.metrics.server(f"s{number % 10}").observe(f"m{number}", "ok", 0.1, 0.1, 1, 2)
+            port.metrics.refused(f"r{number % 60}")
+            port.readiness.set(f"check{number % 1000}", True)
+            time.sleep(0)
+
+    counting = threading.Thread(target=count)
+    counting.start()
+    try:
+        for _ in range(20):
+            answer = await port.get("/metrics")
+            assert answer.status == 200
+            assert list(text_string_to_metric_families(answer.body.decode()))
+            assert (await port.get("/readyz")).status == 503
+    finally:
+        ended.set()
+        counting.join()
+
+
+async def test_it_answers_while_the_main_loop_is_blocked(port: Port) -> None:
+    """It has a thread of its own: this test blocks its loop, as a stall would, and asks with a plain socket."""
+    port.server.beat()
+    for path in ("/livez", "/metrics"):
+        began = time.monotonic()
+        with socket.create_connection(("127.0.0.1", port.number), timeout=5) as client:
+            client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+            assert client.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
+        assert time.monotonic() - began < 1
+
+
+async def test_its_thread_ends_with_it() -> None:
+    """And stopping again, or without a start, is nothing."""
+    before = threading.active_count()
+    made = Port()
+    await made.server.stop()
+    await made.server.start()
+    assert threading.active_count() == before + 1
+    await made.server.stop()
+    assert threading.active_count() == before
+    await made.server.stop()
+
+
 async def test_no_answer_names_the_software(port: Port) -> None:
     """Neither Server nor a version, whatever is asked."""
     answers = [await port.get("/livez"), await port.get("/x"), await port.get("/livez", method="POST")]
@@ -245,7 +337,9 @@ async def test_connections_are_capped(port: Port, monkeypatch: pytest.MonkeyPatc
             await held.enter_async_context(dialled(port.number))
         async with dialled(port.number) as (reader, _):
             assert await asyncio.wait_for(reader.read(), 5) == b""
-    assert (await port.get("/livez")).status == 200
+    async with asyncio.timeout(5):  # the port notices a moment later that they are gone
+        while not (await port.ask("/livez")).startswith(b"HTTP/1.1 200 "):
+            await asyncio.sleep(0)
 
 
 async def test_a_head_that_never_ends_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
