@@ -122,7 +122,7 @@ class _Concerns(NamedTuple):
 
 def _read(config: Config, rows: Iterable[Any]) -> tuple[list[tuple[Window, _Concerns]], list[str]]:
     windows = [
-        (_configured(each), _Concerns(SYSTEM_TENANT, names=(each.server,) if each.server else config.servers))
+        (configured_window(each), _Concerns(SYSTEM_TENANT, names=(each.server,) if each.server else config.servers))
         for each in config.maintenance
     ]
     problems: list[str] = []
@@ -139,7 +139,8 @@ def _read(config: Config, rows: Iterable[Any]) -> tuple[list[tuple[Window, _Conc
     return windows, problems
 
 
-def _configured(given: Maintenance) -> Window:
+def configured_window(given: Maintenance) -> Window:
+    """The window of an entry of `maintenance` of the configuration."""
     if given.start is not None and given.end is not None:
         return Window(given.title, given.drain, Span(given.start.timestamp(), given.end.timestamp()))
     return Window(given.title, given.drain, Span(-inf, inf), given.every)
