@@ -119,11 +119,10 @@ class _Compiled:
             return None
         elif rule.variant:
             return rule.variant
-        return self._by_chance(asker) if self._variants else ""
-
-    def _by_chance(self, asker: Asker) -> str:
+        if not self._variants:
+            return ""
         number = score(_place(asker), self._variant_point)
-        return max((weighted_score(number, at, weight), name) for name, at, weight in self._variants)[1]
+        return max([(weighted_score(number, at, weight), name) for name, at, weight in self._variants])[1]
 
 
 class FlagBook:
@@ -180,6 +179,23 @@ class FlagBook:
         return held is not None and (variant is None or held == variant)
 
 
+class _InOrder:
+    """Parts of a tree of routes (`route_tree.Node`), of which the first come first: mostly that settles it."""
+
+    __slots__ = ("_nodes", "first")
+
+    def __init__(self, nodes: Iterable[Any]) -> None:
+        self._nodes = sorted(nodes, key=lambda node: node.first)
+        self.first = self._nodes[0].first
+
+    def find(self, traits: Any, limit: int) -> int:
+        for node in self._nodes:
+            if node.first >= limit:
+                break
+            limit = node.find(traits, limit)
+        return limit
+
+
 class FlagTable:
     """What is filed under flags and variants; `lookup` finds all that a principal has.
 
@@ -190,8 +206,7 @@ class FlagTable:
     __slots__ = ("_book", "_found", "_nodes")
 
     def __init__(self, nodes: Mapping[FlagKey, Any]) -> None:
-        #: What comes first in the order of routes is looked at first, and mostly settles it.
-        self._nodes = sorted(nodes.items(), key=lambda item: getattr(item[1], "first", 0))
+        self._nodes = tuple(nodes.items())
         self._book: FlagBook | None = None
         self._found: dict[Asker, list[Any]] = {}
 
@@ -204,5 +219,6 @@ class FlagTable:
         if found is None:
             if len(self._found) >= _MOST_ASKERS:
                 self._found.clear()
-            found = self._found[asker] = [node for key, node in self._nodes if book.has(key, asker)]
+            held = [node for key, node in self._nodes if book.has(key, asker)]
+            found = self._found[asker] = [_InOrder(held)] if len(held) > 1 else held
         return found
