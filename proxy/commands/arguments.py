@@ -43,7 +43,7 @@ def add_command(
 
 
 def add_groups(commands: Commands) -> None:
-    """Add `migrate`, `tenants`, `keys`, `servers` and `bans`."""
+    """Add `migrate`, `tenants`, `keys`, `servers`, `bans`, `breakers` and `maintenance`."""
     _add_migrate(_group(commands, "migrate", "bring the tables of PostgreSQL up to date, or take changes back"))
     _add_tenants(_group(commands, "tenants", "who shares this proxy"))
     keys = _group(commands, "keys", "API keys")
@@ -51,6 +51,8 @@ def add_groups(commands: Commands) -> None:
     _add_more_keys(keys)
     _add_servers(_group(commands, "servers", "MCP servers that are kept in the database"))
     _add_bans(_group(commands, "bans", "addresses that are blocked on every replica"))
+    _add_breakers(_group(commands, "breakers", "circuit breakers of servers: their state, and your orders"))
+    _add_maintenance(_group(commands, "maintenance", "times at which servers are not to be used"))
 
 
 def _group(commands: Commands, name: str, summary: str) -> Commands:
@@ -86,6 +88,18 @@ def _bans(given: argparse.Namespace) -> int:
     from proxy.commands import bans
 
     return bans.run(given)
+
+
+def _breakers(given: argparse.Namespace) -> int:
+    from proxy.commands import breakers
+
+    return breakers.run(given)
+
+
+def _maintenance(given: argparse.Namespace) -> int:
+    from proxy.commands import maintenance
+
+    return maintenance.run(given)
 
 
 def _add_migrate(actions: Commands) -> None:
@@ -183,6 +197,46 @@ def _add_bans(actions: Commands) -> None:
     _add_json(add_command(actions, "list", _bans, "list blocked addresses; those that end first come first"))
     remove = add_command(actions, "remove", _bans, "let an address in again, and forget what it did")
     remove.add_argument("address", metavar="ADDRESS", type=values.address, help="as it is listed")
+
+
+def _add_breakers(actions: Commands) -> None:
+    shown = add_command(actions, "list", _breakers, "list breakers as each instance of the proxy sees them")
+    _add_tenant(shown, required=False)
+    _add_json(shown)
+    for action, summary in (
+        ("open", "refuse requests to a server until 'close' or 'release'"),
+        ("close", "let requests to a server through now, and forget earlier failures"),
+    ):
+        order = add_command(actions, action, _breakers, summary)
+        _add_server(order)
+        order.add_argument("--reason", type=values.name, help="why, for whoever asks later")
+    _add_server(add_command(actions, "release", _breakers, "end your order: the breakers decide themselves"))
+
+
+def _add_maintenance(actions: Commands) -> None:
+    start = add_command(actions, "start", _maintenance, "drain a server, and refuse what only it could answer")
+    _add_server(start)
+    start.add_argument(
+        "--for", metavar="TIME", type=values.duration, required=True, dest="length", help="how long: 15m, 1h, 2d"
+    )
+    start.add_argument("--at", metavar="TIME", type=values.moment, help="its begin: 2h, or an ISO time (default: now)")
+    start.add_argument("--title", type=values.name, help="told to clients that are refused (default: maintenance)")
+    start.add_argument(
+        "--drain", metavar="TIME", type=values.duration, help="so long may what runs go on (default: 30s)"
+    )
+    _add_json(start)
+    _add_server(
+        add_command(actions, "stop", _maintenance, "end a window now, or call it off"),
+        "name of the server, or id of the window",
+    )
+    shown = add_command(actions, "list", _maintenance, "list windows that are under way or to come")
+    _add_tenant(shown, required=False)
+    _add_json(shown)
+
+
+def _add_server(parser: argparse.ArgumentParser, summary: str = "name of the server") -> None:
+    parser.add_argument("server", metavar="SERVER", help=summary)
+    parser.add_argument("--tenant", metavar="SLUG", type=values.slug, help="whose it is (default: everybody's)")
 
 
 def _add_tenant(parser: argparse.ArgumentParser, *, required: bool = True) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-GROUPS = ("keys", "tenants", "servers", "bans", "migrate")
+GROUPS = ("keys", "tenants", "servers", "bans", "breakers", "maintenance", "migrate")
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -28,6 +28,8 @@ def test_help_names_every_action_and_loads_no_library(group: str) -> None:
         "tenants": ["create", "list", "suspend", "activate"],
         "servers": ["add", "list", "disable", "enable", "import"],
         "bans": ["add", "list", "remove"],
+        "breakers": ["list", "open", "close", "release"],
+        "maintenance": ["start", "stop", "list"],
         "migrate": ["up", "down", "status"],
     }
     assert all(f"\n    {action}" in done.stdout for action in actions[group])
