@@ -32,7 +32,7 @@ _MOST_AT_ONCE: Final = 128
 #: A check comes by up to this share of the interval earlier, so that neither servers nor replicas march in step.
 _JITTER: Final = 0.1
 #: The checks that make sure of a change are spread over this time, but not closer than the other; seconds.
-_SURE_WITHIN_S, _CLOSEST_S = 0.6, 0.1
+_SURE_WITHIN_S, _CLOSEST_S = 0.4, 0.1
 
 Spawn = Callable[[str, Coroutine[Any, Any, None]], bool]
 """Starts a named one-shot task; False (and the coroutine closed) when too many run already."""
