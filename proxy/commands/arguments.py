@@ -25,7 +25,6 @@ _PLANS: Final = ("free", "team", "enterprise")
 _TRANSPORTS: Final = ("streamable_http", "sse", "websocket")
 _OVERLAP: Final = timedelta(hours=24)
 _BLOCK: Final = timedelta(hours=1)
-_WINDOW: Final = timedelta(hours=1)
 
 
 def add_command(
@@ -216,11 +215,10 @@ def _add_breakers(actions: Commands) -> None:
 
 def _add_maintenance(actions: Commands) -> None:
     start = add_command(actions, "start", _maintenance, "drain a server, and refuse what only it could answer")
-    _add_server(start, "name of the server (default: all of them)", required=False)
+    _add_server(start, "name of the server; '*' is all of them")
     start.add_argument(
-        "--for", metavar="TIME", type=values.duration, default=_WINDOW, dest="length",
-        help="how long: 15m, 1h, 2d (default: 1h)",
-    )  # fmt: skip
+        "--for", metavar="TIME", type=values.duration, required=True, dest="length", help="how long: 15m, 1h, 2d"
+    )
     start.add_argument("--at", metavar="TIME", type=values.moment, help="its begin: 2h, or an ISO time (default: now)")
     start.add_argument("--title", type=values.name, help="told to clients that are refused (default: maintenance)")
     start.add_argument(
@@ -228,14 +226,14 @@ def _add_maintenance(actions: Commands) -> None:
     )
     _add_json(start)
     stop = add_command(actions, "stop", _maintenance, "end a window now, or call it off")
-    _add_server(stop, "name of the server, or id of a window (default: all servers)", required=False)
+    _add_server(stop, "name of the server, '*', or the id of a window")
     shown = add_command(actions, "list", _maintenance, "list windows that are under way or to come")
     _add_tenant(shown, required=False)
     _add_json(shown)
 
 
-def _add_server(parser: argparse.ArgumentParser, summary: str = "name of the server", *, required: bool = True) -> None:
-    parser.add_argument("server", metavar="SERVER", nargs=None if required else "?", help=summary)
+def _add_server(parser: argparse.ArgumentParser, summary: str = "name of the server") -> None:
+    parser.add_argument("server", metavar="SERVER", help=summary)
     parser.add_argument("--tenant", metavar="SLUG", type=values.slug, help="whose it is (default: everybody's)")
 
 
