@@ -20,7 +20,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from math import inf
 from typing import Final, Literal
 
 import pybreaker
@@ -87,7 +86,7 @@ class Breaker:
         self.refused = 0
         #: When it opened last; 0 for never.
         self.opened_at = 0.0
-        #: When a trial is due; infinite while an order keeps it open, 0 while closed.
+        #: When a trial is due; 0 while none is planned: closed, or kept open by an order.
         self.next_attempt_at = 0.0
         # runs and window
         self._local = self._answered = 0
@@ -184,7 +183,7 @@ class Breaker:
             return
         elif order == "open":
             self.order = "open"
-            self.next_attempt_at = inf
+            self.next_attempt_at = 0.0
             self._move("open", "ordered_open")
         else:
             self.order = ""
@@ -196,7 +195,7 @@ class Breaker:
     def _due(self) -> bool:
         """Not closed: whether the next request is a trial."""
         if self.state == "open":
-            return self._clock() >= self.next_attempt_at
+            return self.order != "open" and self._clock() >= self.next_attempt_at
         return not self._trial or self._clock() >= self._trial_until
 
     def _admit_trial(self) -> int:

@@ -54,7 +54,9 @@ async def _race(
     """The task whose outcome counts."""
     first = tries[0]
     await asyncio.wait(tries, timeout=after_s)
-    other = None if first.done() else spare()
+    if first.done():
+        return first
+    other = spare()
     if other is None:
         await asyncio.wait(tries)
         return first

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol
 
-from proxy.errors import ConnectFailed, PoolExhausted, QueueFull, QueueTimeout, Refusal, UpstreamFailed
+from proxy.errors import CircuitOpen, ConnectFailed, PoolExhausted, QueueFull, QueueTimeout, Refusal, UpstreamFailed
 from proxy.mcp.envelope import Kind
 from proxy.mcp.methods import METHODS, Access
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from proxy.mcp.envelope import Message
 
 #: Nothing was sent.
-UNSENT: Final = (ConnectFailed, PoolExhausted, QueueFull)
+UNSENT: Final = (CircuitOpen, ConnectFailed, PoolExhausted, QueueFull)
 #: They change what a session is told, so the first time counts.
 _SUBSCRIBING: Final = frozenset(("resources/subscribe", "resources/unsubscribe"))
 #: Methods that only read and whose answer ends.
@@ -94,7 +94,9 @@ def may_follow(ctx: RequestContext, failure: Refusal, sent: int, retry: Retry) -
 
     `sent`: how often the request may have left already, this time included.
     """
-    if ctx.exchange.started or isinstance(failure, QueueTimeout):  # it has waited as long as it may
+    if (
+        ctx.first_byte_at or ctx.exchange.started or isinstance(failure, QueueTimeout)
+    ):  # it has waited as long as it may
         return False
     if isinstance(failure, UNSENT):
         return True
@@ -107,7 +109,10 @@ def may_repeat(ctx: RequestContext, retry: Retry, tools: Tools, *servers: str) -
     if envelope is None or not _is_at_hand(ctx):
         return False
     hinted = retry.tools == "hinted"
-    return all(_is_safe(message, tools, servers, hinted) for message in envelope.messages)
+    for message in envelope.messages:  # noqa: SIM110 - half the time of `all`, where every request may be hedged
+        if not _is_safe(message, tools, servers, hinted):
+            return False
+    return True
 
 
 def _is_at_hand(ctx: RequestContext) -> bool:

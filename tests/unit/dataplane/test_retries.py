@@ -17,6 +17,7 @@ from proxy.dataplane.context import RequestContext
 from proxy.dataplane.list_pages import Page
 from proxy.dataplane.retries import REPEATABLE, RetryBudget, may_follow, may_repeat, was_sent
 from proxy.errors import (
+    BodyTooLarge,
     CircuitOpen,
     ConnectFailed,
     NoServer,
@@ -169,7 +170,7 @@ def test_hints_count_only_where_the_route_wants_them() -> None:
 # --- which failures -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("failure", [ConnectFailed(), PoolExhausted(), QueueFull()])
+@pytest.mark.parametrize("failure", [ConnectFailed(), PoolExhausted(), QueueFull(), CircuitOpen()])
 def test_what_was_not_sent_goes_to_the_next_server(failure: Refusal) -> None:
     """Whatever it is, and however often it may be sent."""
     ctx = at_rest(request("tools/call"))
@@ -179,7 +180,7 @@ def test_what_was_not_sent_goes_to_the_next_server(failure: Refusal) -> None:
     assert may_follow(stream, failure, 0, Retry(attempts=1))
 
 
-@pytest.mark.parametrize("failure", [UpstreamTimeout(), QueueTimeout(), NoServer(), CircuitOpen()])
+@pytest.mark.parametrize("failure", [UpstreamTimeout(), QueueTimeout(), NoServer(), BodyTooLarge()])
 def test_after_other_failures_nothing_follows(failure: Refusal) -> None:
     """A deadline that was missed is missed."""
     assert not may_follow(at_rest(request("tools/list")), failure, 1, Retry(attempts=10))
