@@ -1,25 +1,19 @@
-"""Maintenance windows: planned, listed and ended by an operator (`session` is one of `accounts.administration`), and
-the events that tell that one began or ended.
+"""Maintenance windows: planned, listed and ended by an operator. `session` is one of `accounts.administration`.
 
-Owns rows of `maintenance_windows` and how those events are written; when a window is, is `dataplane/recurrence.py`'s.
+Owns rows of `maintenance_windows`, but not when one that comes back is. A server is named as in its tenant; None stands
+for all servers of the tenant, and of the system tenant for those of everyone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
-
-import asyncpg
-import orjson
 
 from proxy.store import tenants
 from proxy.store.accounts import Rejected, note
 from proxy.store.database import Session
-from proxy.store.pool import Unavailable
-from proxy.store.violations import tenant_of
 
 _FIND: Final = "/* maintenance.server */ SELECT id FROM mcp_servers WHERE tenant_id = $1 AND name = $2"
 _ADD: Final = """\
@@ -32,8 +26,8 @@ status = CASE WHEN starts_at < now() AND recurrence IS NULL THEN 'completed' ELS
 ends_at = CASE WHEN starts_at < now() AND recurrence IS NULL THEN least(ends_at, now()) ELSE ends_at END
 WHERE status IN ('scheduled', 'active') AND ends_at > now()"""
 _END_ONE: Final = f"{_END} AND id = $1 RETURNING id, tenant_id"
-_END_OF_SERVER: Final = f"""{_END} AND tenant_id = $1 AND server_id = $2 AND starts_at <= now() AND recurrence IS NULL
-RETURNING id, tenant_id"""
+_END_OF_SERVER: Final = f"""{_END} AND tenant_id = $1 AND server_id IS NOT DISTINCT FROM $2 AND starts_at <= now()
+AND recurrence IS NULL RETURNING id, tenant_id"""
 #: Infinite times, which Python has not, end where the registry's do.
 _LIST: Final = """\
 /* maintenance.list */ SELECT w.id::text, t.slug AS tenant, s.name AS server, w.title, w.drain_s, w.recurrence,
@@ -42,14 +36,6 @@ least(timestamptz '9999-01-01 00:00Z', w.ends_at) AS ends_at
 FROM maintenance_windows AS w JOIN tenants AS t ON t.id = w.tenant_id LEFT JOIN mcp_servers AS s ON s.id = w.server_id
 WHERE w.status IN ('scheduled', 'active') AND w.ends_at > now() AND ($1::text IS NULL OR t.slug = $1)
 ORDER BY w.starts_at, w.id"""
-_EVENTS: Final = """\
-/* maintenance.add_events */ INSERT INTO system_events
-    (id, ts, tenant_id, event_type, component, message, details, instance)
-SELECT n.id, n.ts, n.tenant_id, n.event_type, 'maintenance', n.message, n.details, n.instance
-FROM unnest($1::uuid[], $2::timestamptz[], $3::uuid[], $4::text[], $5::text[], $6::jsonb[], $7::text[])
-    AS n (id, ts, tenant_id, event_type, message, details, instance)
-ON CONFLICT DO NOTHING"""
-_NOT_MIGRATED: Final = (asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,23 +66,8 @@ class Planned:
     ends_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class WindowEvent:
-    """A window of a server began or ended."""
-
-    id: UUID
-    at: float
-    """Seconds since 1970."""
-    tenant: str
-    """Id of the server's tenant."""
-    kind: str
-    message: str
-    details: Mapping[str, Any] = field(default_factory=dict)
-    instance: str = ""
-
-
-async def add(session: Session, slug: str, server: str, wanted: NewWindow) -> dict[str, Any]:
-    """Plan a window of a tenant's server; its `id`, `starts_at` and `ends_at`. Raises Rejected for no such server."""
+async def add(session: Session, slug: str, server: str | None, wanted: NewWindow) -> dict[str, Any]:
+    """Plan a window; its `id`, `starts_at` and `ends_at`. Raises Rejected for no such server."""
     tenant = await tenants.find(session, slug)
     found = await _find(session, tenant, server)
     row = await session.fetch_row(_ADD, tenant.id, found, wanted.title, wanted.begins_at, wanted.length, wanted.drain_s)
@@ -106,14 +77,14 @@ async def add(session: Session, slug: str, server: str, wanted: NewWindow) -> di
     return dict(row)
 
 
-async def end_of_server(session: Session, slug: str, server: str) -> int:
+async def end_of_server(session: Session, slug: str, server: str | None) -> int:
     """End what is under way at a tenant's server and does not come back; how many. Raises Rejected for none."""
     tenant = await tenants.find(session, slug)
     found = await _find(session, tenant, server)
     count = await _ended(session, _END_OF_SERVER, tenant.id, found)
     if not count:
         raise Rejected(
-            "no window of this server alone is under way; those to come, those that come back and those of all servers"
+            "no window is under way for this server, or for all, as you asked; those to come, and those that come back,"
             " are ended by their id: 'mcp-manager maintenance list' shows it"
         )
     return count
@@ -134,7 +105,9 @@ async def _ended(session: Session, statement: str, *values: object) -> int:
     return len(rows)
 
 
-async def _find(session: Session, tenant: tenants.Tenant, name: str) -> UUID:
+async def _find(session: Session, tenant: tenants.Tenant, name: str | None) -> UUID | None:
+    if name is None:
+        return None
     found = await session.fetch_value(_FIND, tenant.id, name)
     if found is None:
         raise Rejected(
@@ -149,20 +122,3 @@ async def listed(session: Session, slug: str | None) -> list[Planned]:
     if slug is not None:
         await tenants.find(session, slug)
     return [Planned(**row) for row in await session.fetch(_LIST, slug)]
-
-
-async def add_events(session: Session, events: Sequence[WindowEvent]) -> None:
-    """Add rows to `system_events`, of any tenant; one that is there already stays one. Raises Unavailable."""
-    try:
-        await session.execute(
-            _EVENTS,
-            [each.id for each in events],
-            [datetime.fromtimestamp(each.at, UTC) for each in events],
-            [tenant_of(each.tenant) for each in events],
-            [each.kind for each in events],
-            [each.message for each in events],
-            [orjson.dumps(each.details).decode() for each in events],
-            [each.instance for each in events],
-        )
-    except _NOT_MIGRATED:
-        raise Unavailable("the tables are not there yet") from None

@@ -1,9 +1,7 @@
-"""Maintenance windows as rows: planned, listed, ended; and the events that tell of them."""
+"""Maintenance windows as rows: planned, listed, ended."""
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,15 +10,12 @@ from uuid import UUID, uuid4
 import pytest
 
 from proxy.identity.records import FILE_TAG, SYSTEM_TENANT
-from proxy.identity.uuid7 import RecordIds
 from proxy.store import maintenance, servers, tenants
 from proxy.store.accounts import Rejected
-from proxy.store.database import Unavailable
-from proxy.store.maintenance import NewWindow, WindowEvent, add_events
+from proxy.store.maintenance import NewWindow
 from proxy.store.servers import NewServer
 from proxy.store.tenants import NewTenant
 from tests.unit.store.administered import Administered, administered
-from tests.unit.store.engine import empty_database, execute, migrated_template, opened, owner_dsn
 
 HOUR = timedelta(hours=1)
 SOON = datetime.now(UTC) + timedelta(days=1)
@@ -40,7 +35,7 @@ async def here() -> AsyncIterator[Administered]:
         yield made
 
 
-async def add(here: Administered, slug: str, server: str, wanted: NewWindow) -> dict[str, Any]:
+async def add(here: Administered, slug: str, server: str | None, wanted: NewWindow) -> dict[str, Any]:
     async with here.session() as session:
         return await maintenance.add(session, slug, server, wanted)
 
@@ -118,6 +113,19 @@ async def test_what_comes_back_is_not_ended_with_the_name_of_its_server(here: Ad
             await maintenance.end_of_server(session, "acme", "x")
 
 
+async def test_all_servers_of_a_tenant_are_maintained_together(here: Administered) -> None:
+    """What is ended for all is not ended for one, and the other way round."""
+    for server in (None, "x"):
+        await add(here, "acme", server, NewWindow("t", HOUR))
+    assert await listed(here) == [("acme", None, "t"), ("acme", "x", "t")]
+    async with here.session() as session:
+        assert await maintenance.end_of_server(session, "acme", None) == 1
+    assert await listed(here) == [("acme", "x", "t")]
+    with pytest.raises(Rejected, match="for all, as you asked"):
+        async with here.session() as session:
+            await maintenance.end_of_server(session, "acme", None)
+
+
 async def test_windows_of_all_servers_and_without_an_end_are_listed(here: Administered) -> None:
     """What is over, or was called off, is not."""
     await here.rows(
@@ -142,31 +150,3 @@ async def test_what_is_not_there_is_said(here: Administered, slug: str, server: 
     with pytest.raises(Rejected, match="no window of this id"):
         async with here.session() as session:
             await maintenance.end(session, uuid4())
-
-
-async def test_events_are_written_once_by_who_may_only_add(here: Administered) -> None:
-    """Also when the commit was lost on the way and they are written again."""
-    ids = RecordIds(time.time, os.urandom)
-    events = [
-        WindowEvent(ids.new(), 1_800_000_000.0, tenant, "maintenance_begin", "began", {"server": "x"}, "one")
-        for tenant in (SYSTEM_TENANT, "nonsense")
-    ]
-    for _ in range(2):
-        async with here.database.audit() as session:
-            await add_events(session, events)
-    rows = await here.rows(
-        "SELECT extract(epoch FROM ts)::int AS at, tenant_id::text, component, message, "
-        "details ->> 'server' AS server, instance FROM system_events WHERE event_type = 'maintenance_begin'"
-    )
-    assert [tuple(row.values()) for row in rows] == [
-        (1_800_000_000, SYSTEM_TENANT, "maintenance", "began", "x", "one")
-    ] * 2
-
-
-async def test_without_the_table_events_wait() -> None:
-    """The migrations are to come."""
-    async with empty_database(await migrated_template()) as name, opened(name) as database:
-        await execute(owner_dsn(name), "DROP TABLE system_events")
-        with pytest.raises(Unavailable):
-            async with database.audit() as session:
-                await add_events(session, [WindowEvent(uuid4(), 0.0, SYSTEM_TENANT, "k", "m")])
