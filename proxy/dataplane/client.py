@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -33,19 +33,17 @@ from proxy.dataplane.connector import (
     Outbound,
     Request,
     Response,
-    Slots,
+    Truncated,
+    UpstreamResponse,
     path_of,
     text_of,
     tls_context,
     watch_end,
 )
+from proxy.dataplane.slots import Slots
 from proxy.errors import ConnectFailed, PoolExhausted, UpstreamFailed, UpstreamTimeout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from aiohttp import StreamReader
-    from aiohttp.client_proto import ResponseHandler
     from aiohttp.connector import Connection
 
     from proxy.config.models import Server
@@ -54,6 +52,8 @@ if TYPE_CHECKING:
     from proxy.dataplane.exchange import Headers
     from proxy.metrics import ServerMetrics
 
+__all__ = ["Origin", "Truncated", "UpstreamClient", "UpstreamResponse", "origin_of"]
+
 #: Fields that aiohttp would add to a streamed request.
 _AUTOMATIC: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 #: Interim answers (1xx) that are read before the real one is given up.
@@ -61,68 +61,19 @@ _MOST_INTERIM: Final = 8
 _HTTP_SCHEME: Final = {"ws": "http", "wss": "https"}
 
 
-class Truncated(Exception):
-    """The upstream broke off inside a body: what came so far must not look complete."""
+Origin = Literal["connect", "tls", "timeout", "reset"]
+"""Where a request failed: no connection, no TLS, no answer in time, or the connection lost before the answer."""
 
 
-class UpstreamResponse:
-    """The answer of an upstream: its head, and its body as it arrives."""
-
-    __slots__ = ("_abandon", "_client", "_content", "_ends_with", "headers", "status")
-
-    def __init__(
-        self,
-        client: UpstreamClient,
-        status: int,
-        headers: Headers,
-        content: StreamReader,
-        ends_with: ResponseHandler | None,
-        abandon: Callable[[], None],
-    ) -> None:
-        self.status = status
-        self.headers = headers
-        self._client = client
-        self._content = content
-        #: The connection whose end is the end of the body; None for a body that says itself where it ends.
-        self._ends_with = ends_with
-        self._abandon = abandon
-
-    @property
-    def ended(self) -> bool:
-        """The body is complete and all of it was read."""
-        return self._content.at_eof()
-
-    def read_nowait(self) -> bytes:
-        """What has arrived of the body, b'' for nothing; raises `Truncated`."""
-        try:
-            chunk = self._content.read_nowait()
-        except (aiohttp.ClientError, OSError) as error:
-            raise Truncated(type(error).__name__) from None
-        if self._ends_with is not None:
-            self._check_end(self._ends_with)
-        return chunk
-
-    async def read(self) -> bytes:
-        """The next piece of the body, b'' at its end; raises `Truncated`."""
-        try:
-            chunk = await self._content.readany()
-        except (aiohttp.ClientError, OSError) as error:
-            raise Truncated(type(error).__name__) from None
-        if self._ends_with is not None:
-            self._check_end(self._ends_with)
-        return chunk
-
-    def close(self) -> None:
-        """Close the connection at once, unless the answer is complete and it has gone back to the pool."""
-        if not self._content.is_eof() or self._content.exception() is not None:
-            self._abandon()
-        self._client.release()
-
-    def _check_end(self, protocol: ResponseHandler) -> None:
-        """A body that ends with the connection is complete only if the connection ended in order."""
-        error = protocol.exception() if self._content.at_eof() else None
-        if error is not None and not isinstance(error, aiohttp.ServerDisconnectedError):
-            raise Truncated(type(error).__name__)
+def origin_of(error: ConnectFailed | UpstreamFailed | UpstreamTimeout) -> Origin:
+    """What kind of failure it was; of connections, the name of the library's exception tells."""
+    if isinstance(error, UpstreamTimeout):
+        return "timeout"
+    if isinstance(error, UpstreamFailed):
+        return "reset"
+    if "Timeout" in error.detail:
+        return "timeout"
+    return "tls" if "SSL" in error.detail or "Certificate" in error.detail else "connect"
 
 
 class UpstreamClient:
@@ -138,8 +89,13 @@ class UpstreamClient:
         self._config = config
         self._deadlines = deadlines
         self._keepalive = Keepalive(config.pool.keepalive)
-        self._slots = Slots(config.pool.max_connections)
+        pool = config.pool
+        #: The places in the pool, for whoever watches and sizes it.
+        self.slots = self._slots = Slots(pool.min_connections or pool.max_connections, pool.max_connections)
+        #: Connections that could not be made, by `origin_of`.
+        self.connect_errors: dict[Origin, int] = {"connect": 0, "tls": 0, "timeout": 0}
         self._in_service = False
+        self._counted = 0
         parts = urlsplit(config.url)
         parts = parts._replace(scheme=_HTTP_SCHEME.get(parts.scheme, parts.scheme))
         self._url = URL(parts.geturl(), encoded=True)
@@ -158,9 +114,9 @@ class UpstreamClient:
         as they are. Whoever gets the response must `close` it.
         """
         slots, timeouts, metrics = self._slots, self._config.timeouts, self.metrics
-        if slots.used < slots.limit:
+        if slots.used < slots.peak:
             slots.used += 1
-        else:
+        elif not slots.take():
             metrics.pool_waits += 1
             try:
                 await slots.wait(timeouts.connect)
@@ -218,7 +174,7 @@ class UpstreamClient:
             watch_end(protocol, content)
         ends_with = protocol if Response.ends_with_connection(message.headers, content) else None
         response = UpstreamResponse(
-            self, message.code, text_of(message.raw_headers), content, ends_with, connection.close
+            self.release, message.code, text_of(message.raw_headers), content, ends_with, connection.close
         )
         content.on_eof(connection.release)
         return response
@@ -227,7 +183,7 @@ class UpstreamClient:
         try:
             return await connector.connect(self._address, [], self._timeout)
         except (aiohttp.ClientConnectorError, TimeoutError) as error:
-            raise ConnectFailed(type(error).__name__) from None
+            raise self._unreachable(error) from None
 
     async def _send_streamed(
         self, method: str, target: str, headers: Headers, body: AsyncIterator[bytes], connector: Connector
@@ -248,7 +204,7 @@ class UpstreamClient:
         try:
             response = await self._session.request(method, url, data=Outbound(headers, body), allow_redirects=False)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise ConnectFailed(type(error).__name__) from None
+            raise self._unreachable(error) from None
         if not 200 <= response.status <= 599:
             response.close()
             raise UpstreamFailed("status")
@@ -256,24 +212,42 @@ class UpstreamClient:
         fields, content = text_of(response.raw_headers), response.content
         assert isinstance(response, Response)  # noqa: S101 - the session makes no others
         ends_with = response.protocol if Response.ends_with_connection(response.headers, content) else None
-        return UpstreamResponse(self, response.status, fields, content, ends_with, response.close)
+        return UpstreamResponse(self.release, response.status, fields, content, ends_with, response.close)
 
     def release(self) -> None:
         """An exchange is over."""
         self.metrics.pool_in_use -= 1
         self._slots.release()
 
+    @property
+    def idle(self) -> int:
+        """Open connections that nobody uses now."""
+        return max(0, self._connector.open - self._slots.used) if self._connector is not None else 0
+
     def count_pool(self) -> None:
-        """Count the pool in the metrics; a snapshot that names this server is in force."""
-        if not self._in_service:
-            self._in_service = True
-            self.metrics.pool_limit += self._slots.limit
+        """Count the pool in the metrics as large as it is now; a snapshot that names this server is in force."""
+        self._in_service = True
+        self._count(self._slots.limit)
+
+    def resize(self, limit: int) -> None:
+        """Change the size of the pool; who waits goes on when there is room."""
+        self._slots.resize(limit)
+        if self._in_service:
+            self._count(self._slots.limit)
+
+    def _count(self, limit: int) -> None:
+        self.metrics.pool_limit += limit - self._counted
+        self._counted = limit
+
+    def _unreachable(self, error: Exception) -> ConnectFailed:
+        failed = ConnectFailed(type(error).__name__)
+        self.connect_errors[origin_of(failed)] += 1
+        return failed
 
     async def close(self) -> None:
         """Close all connections and take the pool out of the metrics."""
-        if self._in_service:
-            self._in_service = False
-            self.metrics.pool_limit -= self._slots.limit
+        self._in_service = False
+        self._count(0)
         if self._session is not None:
             await self._session.close()
             self._session = None

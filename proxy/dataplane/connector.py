@@ -9,9 +9,7 @@ import asyncio
 import select
 import ssl
 import time
-from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
@@ -21,7 +19,7 @@ import aiohttp
 from multidict import CIMultiDict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from aiohttp import StreamReader
     from aiohttp.client_proto import ResponseHandler
@@ -128,6 +126,8 @@ class Connector(aiohttp.TCPConnector):
         self._keepalive = keepalive
         self._metrics = metrics
         self._poll = select.poll()
+        #: Connections that are open now, in use or idle.
+        self.open = 0
 
     async def connect(
         self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
@@ -142,6 +142,7 @@ class Connector(aiohttp.TCPConnector):
             if "idle_since" not in state:
                 state["idle_since"] = -inf  # not known: once the upstream is hasty, that is too long
                 self._metrics.pool_connects += 1
+                self._count(protocol)
             elif protocol.should_close or self._expired(state["idle_since"]) or self._readable(protocol):
                 connection.close()
                 continue
@@ -150,6 +151,18 @@ class Connector(aiohttp.TCPConnector):
             if self._keepalive.hasty:
                 connection.add_callback(partial(_note_idle, state))
             return connection
+
+    def _count(self, protocol: ResponseHandler) -> None:
+        """Count a new connection for as long as it is open."""
+        closed = protocol.closed
+        if closed is not None:
+            self.open += 1
+            closed.add_done_callback(self._gone)
+
+    def _gone(self, closed: asyncio.Future[None]) -> None:
+        self.open -= 1
+        if not closed.cancelled():
+            closed.exception()  # asyncio logs one that nobody looks at
 
     def _expired(self, idle_since: float) -> bool:
         """Only an upstream that keeps connections for less than our own limit needs a clock of its own."""
@@ -199,6 +212,70 @@ def _fail_reader(state: dict[str, Any], closed: asyncio.Future[None] | None) -> 
         content.set_exception(aiohttp.ClientPayloadError("connection lost"))
 
 
+class Truncated(Exception):
+    """The upstream broke off inside a body: what came so far must not look complete."""
+
+
+class UpstreamResponse:
+    """The answer of an upstream: its head, and its body as it arrives."""
+
+    __slots__ = ("_abandon", "_content", "_ends_with", "_release", "headers", "status")
+
+    def __init__(
+        self,
+        release: Callable[[], None],
+        status: int,
+        headers: Headers,
+        content: StreamReader,
+        ends_with: ResponseHandler | None,
+        abandon: Callable[[], None],
+    ) -> None:
+        self.status = status
+        self.headers = headers
+        self._content = content
+        #: The connection whose end is the end of the body; None for a body that says itself where it ends.
+        self._ends_with = ends_with
+        self._abandon = abandon
+        self._release = release
+
+    @property
+    def ended(self) -> bool:
+        """The body is complete and all of it was read."""
+        return self._content.at_eof()
+
+    def read_nowait(self) -> bytes:
+        """What has arrived of the body, b'' for nothing; raises `Truncated`."""
+        try:
+            chunk = self._content.read_nowait()
+        except (aiohttp.ClientError, OSError) as error:
+            raise Truncated(type(error).__name__) from None
+        if self._ends_with is not None:
+            self._check_end(self._ends_with)
+        return chunk
+
+    async def read(self) -> bytes:
+        """The next piece of the body, b'' at its end; raises `Truncated`."""
+        try:
+            chunk = await self._content.readany()
+        except (aiohttp.ClientError, OSError) as error:
+            raise Truncated(type(error).__name__) from None
+        if self._ends_with is not None:
+            self._check_end(self._ends_with)
+        return chunk
+
+    def close(self) -> None:
+        """Close the connection at once, unless the answer is complete and it has gone back to the pool."""
+        if not self._content.is_eof() or self._content.exception() is not None:
+            self._abandon()
+        self._release()
+
+    def _check_end(self, protocol: ResponseHandler) -> None:
+        """A body that ends with the connection is complete only if the connection ended in order."""
+        error = protocol.exception() if self._content.at_eof() else None
+        if error is not None and not isinstance(error, aiohttp.ServerDisconnectedError):
+            raise Truncated(type(error).__name__)
+
+
 def tls_context(config: Server) -> ssl.SSLContext:
     """Certificates are always checked; `tls.ca` replaces the system's authorities."""
     context = ssl.create_default_context(cafile=config.tls.ca)
@@ -206,41 +283,6 @@ def tls_context(config: Server) -> ssl.SSLContext:
     if config.tls.certificate is not None:
         context.load_cert_chain(config.tls.certificate, config.tls.key)
     return context
-
-
-class Slots:
-    """At most `limit` exchanges at a time; the others wait in order."""
-
-    __slots__ = ("_waiters", "limit", "used")
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.used = 0
-        self._waiters: deque[asyncio.Future[None]] = deque()
-
-    async def wait(self, timeout_s: float) -> None:
-        """Take a slot when none is free at once. Raises TimeoutError."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
-        try:
-            async with asyncio.timeout(timeout_s):
-                await waiter
-        except BaseException:
-            if waiter.done() and not waiter.cancelled():
-                self.release()
-            else:
-                with suppress(ValueError):  # `release` drops those who gave up
-                    self._waiters.remove(waiter)
-            raise
-
-    def release(self) -> None:
-        """Give a slot back, to the one who waits longest."""
-        while self._waiters:
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return
-        self.used -= 1
 
 
 def text_of(raw: tuple[tuple[bytes, bytes], ...]) -> Headers:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.config.models import Server
-from proxy.dataplane.client import Truncated, UpstreamClient, UpstreamResponse
+from proxy.dataplane.client import Origin, Truncated, UpstreamClient, UpstreamResponse, origin_of
 from proxy.dataplane.connector import Body
 from proxy.dataplane.deadlines import Deadlines
 from proxy.dataplane.exchange import Headers
@@ -419,3 +419,65 @@ async def test_the_size_of_a_pool_is_counted_while_it_is_in_service() -> None:
             await sender.client.close()
             figures.append(sender.metrics.pool_limit)
         assert figures == [0, 7, 7, 0, 0]
+
+
+async def test_a_pool_with_a_lower_bound_starts_there_and_is_counted_as_large_as_it_is() -> None:
+    """It grows before anyone waits; closed, it counts for nothing."""
+    async with sending(pool={"max_connections": 7, "min_connections": 2}) as (sender, _):
+        client, figures = sender.client, [sender.client.slots.limit]
+        client.count_pool()
+        answers = [await sender.post() for _ in range(3)]
+        assert sender.metrics.pool_waits == 0
+        figures.append(sender.client.slots.limit)
+        for limit in (client.slots.limit, 4):
+            client.resize(limit)
+            figures.append(sender.metrics.pool_limit)
+        for answer in answers:
+            await whole(answer)
+        await client.close()
+        figures.append(sender.metrics.pool_limit)
+        client.resize(5)
+        figures.append(sender.metrics.pool_limit)
+        assert figures == [2, 5, 5, 4, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("error", "origin"),
+    [
+        (ConnectFailed("ClientConnectorError"), "connect"),
+        (ConnectFailed("ClientConnectorDNSError"), "connect"),
+        (ConnectFailed("ConnectionRefusedError"), "connect"),
+        (ConnectFailed("ClientConnectorSSLError"), "tls"),
+        (ConnectFailed("ClientConnectorCertificateError"), "tls"),
+        (ConnectFailed("SSLError"), "tls"),
+        (ConnectFailed("ConnectionTimeoutError"), "timeout"),
+        (ConnectFailed("TimeoutError"), "timeout"),
+        (UpstreamTimeout("first_byte"), "timeout"),
+        (UpstreamFailed("ServerDisconnectedError"), "reset"),
+    ],
+)
+def test_a_failure_says_where_it_happened(error: Refusal, origin: Origin) -> None:
+    """For those who count failures apart."""
+    assert isinstance(error, ConnectFailed | UpstreamFailed | UpstreamTimeout)
+    assert origin_of(error) == origin
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_connections_that_cannot_be_made_are_counted_by_kind(streamed: bool) -> None:
+    """Nobody listens, and somebody does who speaks no TLS."""
+
+    async def no_tls(wire: Wire) -> None:
+        await wire.send(b"220 no TLS here\r\n")
+        await wire.reader.read()
+
+    async with scripted_upstream(no_tls) as upstream:
+        for url, kind in (
+            (f"http://127.0.0.1:{free_port()}/", "connect"),
+            (f"https://127.0.0.1:{upstream.port}/", "tls"),
+        ):
+            sender = Sender(url)
+            with pytest.raises(ConnectFailed) as refused:
+                await sender.post(pieces(b"{}") if streamed else b"{}")
+            assert origin_of(refused.value) == kind
+            assert sender.client.connect_errors == {"connect": 0, "tls": 0, "timeout": 0, kind: 1}
+            await sender.client.close()

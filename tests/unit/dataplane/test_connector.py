@@ -1,4 +1,4 @@
-"""Places in the pool are given out in order and none is lost; a connection that may be stale is never used again."""
+"""A connection that may be stale is never used again."""
 
 from __future__ import annotations
 
@@ -8,151 +8,14 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from proxy.config.models import Server
 from proxy.dataplane.client import UpstreamClient, UpstreamResponse
-from proxy.dataplane.connector import Keepalive, Slots
+from proxy.dataplane.connector import Keepalive
 from proxy.dataplane.deadlines import Deadlines
 from proxy.metrics import ServerMetrics
 from tests.harness import Wire, json_answer, scripted_upstream
-from tests.unit.dataplane.fakes import PATIENCE_S, Time
-
-# --- slots ----------------------------------------------------------------------------------------------------------
-
-LIMIT = 2
-WAIT_S = 10.0
-
-
-class TimedLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock only the test moves."""
-
-    now = 1000.0
-
-    def time(self) -> float:
-        return self.now
-
-
-class Exchange:
-    """Somebody who wants a slot, as `UpstreamClient.send` does, and holds it until told to let go."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, slots: Slots, admitted: list[Exchange]) -> None:
-        self._slots = slots
-        self._admitted = admitted
-        self.letting_go = asyncio.Event()
-        self.task = loop.create_task(self._run())
-
-    async def _run(self) -> None:
-        if self._slots.used < self._slots.limit:
-            self._slots.used += 1
-        else:
-            await self._slots.wait(WAIT_S)
-        self._admitted.append(self)
-        try:
-            await self.letting_go.wait()
-        finally:
-            self._slots.release()
-
-
-class SlotsMachine(RuleBasedStateMachine):
-    """Exchanges come, go, give up and run out of time in any order, several of it in one turn of the loop."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.loop = TimedLoop()
-        self.slots = Slots(LIMIT)
-        self.arrived: list[Exchange] = []
-        self.admitted: list[Exchange] = []
-        self.settled = True
-
-    @property
-    def holding(self) -> list[Exchange]:
-        return [each for each in self.admitted if not each.task.done()]
-
-    @property
-    def waiting(self) -> list[Exchange]:
-        return [each for each in self.arrived if not each.task.done() and each not in self.admitted]
-
-    @rule()
-    def arrives(self) -> None:
-        self.turn()
-        self.arrived.append(Exchange(self.loop, self.slots, self.admitted))
-        self.turn()
-
-    @precondition(lambda self: self.holding)
-    @rule(draw=st.integers(0, LIMIT - 1))
-    def lets_go(self, draw: int) -> None:
-        self.holding[draw % len(self.holding)].letting_go.set()
-        self.settled = False
-
-    @precondition(lambda self: self.waiting or self.holding)
-    @rule(draw=st.integers(0, 9))
-    def is_cancelled(self, draw: int) -> None:
-        alive = [*self.waiting, *self.holding]
-        alive[draw % len(alive)].task.cancel()
-        self.settled = False
-
-    @rule(seconds=st.sampled_from((4.0, 10.0)))
-    def time_passes(self, seconds: float) -> None:
-        self.loop.now += seconds
-        self.settled = False
-
-    @rule()
-    def turn(self) -> None:
-        for _ in range(6):
-            self.loop.run_until_complete(asyncio.sleep(0))
-        self.settled = True
-
-    @invariant()
-    def never_more_than_the_limit(self) -> None:
-        assert len(self.holding) <= LIMIT
-
-    @invariant()
-    def in_the_order_of_arrival(self) -> None:
-        places = [self.arrived.index(each) for each in self.admitted]
-        assert places == sorted(places)
-
-    @invariant()
-    def no_slot_is_lost(self) -> None:
-        if self.settled:
-            assert self.slots.used == len(self.holding)
-            assert len(self.holding) == LIMIT or not self.waiting
-
-    @invariant()
-    def whoever_ended_knows_why(self) -> None:
-        for each in self.arrived:
-            if each.task.done() and not each.task.cancelled():
-                assert each.task.exception() is None or isinstance(each.task.exception(), TimeoutError)
-
-    def teardown(self) -> None:
-        for _ in self.arrived:
-            for each in self.holding:
-                each.letting_go.set()
-            self.turn()
-        left = self.waiting
-        for each in left:
-            each.task.cancel()
-        self.turn()
-        self.loop.close()
-        assert left == []
-        assert self.slots.used == 0
-
-
-TestSlots = SlotsMachine.TestCase
-
-
-async def test_one_who_gives_up_while_another_lets_go_takes_nothing() -> None:
-    """Cancelled and passed over in the same turn: the cancellation stays what it is, and the slot is free."""
-    slots = Slots(1)
-    slots.used = 1
-    waiter = asyncio.ensure_future(slots.wait(PATIENCE_S))
-    await asyncio.sleep(0)
-    waiter.cancel()
-    slots.release()
-    with pytest.raises(asyncio.CancelledError):
-        await waiter
-    assert slots.used == 0
-
+from tests.unit.dataplane.fakes import Time
 
 # --- keep-alive -----------------------------------------------------------------------------------------------------
 
@@ -222,7 +85,10 @@ async def test_a_connection_is_used_again() -> None:
         assert [await sender.call() for _ in range(5)] == [200] * 5
         assert sender.connections == (1, 4)
         assert upstream.connections == 1
+        assert sender.client.idle == 1
         await sender.client.close()
+        await asyncio.sleep(0)
+        assert sender.client.idle == 0
 
 
 def once_then(leave: Callable[[Wire], None], left: asyncio.Semaphore) -> Callable[[Wire], asyncio.Future[None]]:
