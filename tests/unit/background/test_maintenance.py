@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -51,7 +51,7 @@ class World:
         self.maintenance = Maintenance(proxy.live, proxy.streams, lambda: self.rows, self._tell, lambda: self.now)
 
     def _tell(
-        self, tenant: str, kind: str, severity: str, component: str, message: str, details: dict[str, Any]
+        self, tenant: str, kind: str, severity: str, component: str, message: str, details: Mapping[str, Any]
     ) -> None:
         assert component == "maintenance" and message
         self.told.append((kind, tenant, details["server"] if "server" in details else str(details["all"])))
