@@ -1,6 +1,6 @@
 """The queue before one server: who gets a slot, who waits, and who is told at once to come back later.
 
-Slots go to the highest class that waits, but every 16th to the class whose first has waited longest, so that no class
+Slots go to the highest class that waits, but every 16th to the class that has had none for longest, so that no class
 starves; inside a class tenants take turns (`turns.py`). How long a place in the queue takes follows from how fast slots
 came free lately while none was: whoever could not be served in time is refused at once. Nobody starts a task or a timer
 of his own here: one timer ends what has waited too long. Nothing is known of servers, routes and requests.
@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from proxy.config.resilience import Queue
 
 _CLASSES: Final = 3
-#: Every so many slots one goes to the class that waits longest.
+#: Every so many slots one goes to the class that has had none for longest.
 _GUARANTEE: Final = 16
-#: The pace is an average of so many slots that came free, or of as many as there are.
-_LEAST_MEMORY: Final = 16
+#: The pace is an average of so many slots that came free, of two rounds of all, or of so many seconds.
+_LEAST_MEMORY: Final = 64
+_MEMORY_S: Final = 0.5
 #: Weights beyond these count as these.
 _LEAST_WEIGHT, _MOST_WEIGHT = 1e-6, 1e6
 #: Longest time that anyone is told to stay away, seconds: nobody knows what is after that.
@@ -44,8 +45,8 @@ class RequestQueue:
 
     __slots__ = (
         "_classes", "_clock", "_deadlines", "_gap_s", "_gaps", "_handed", "_mark", "_memory", "_numbers", "_overtaken",
-        "_timer", "_timer_at", "abandoned", "admitted", "expired", "max_concurrent", "max_pending", "max_wait_s",
-        "pending", "rejected", "running", "waited_s",
+        "_served_at", "_timer", "_timer_at", "abandoned", "admitted", "expired", "max_concurrent", "max_pending",
+        "max_wait_s", "pending", "rejected", "running", "waited_s",
     )  # fmt: skip
 
     def __init__(self, config: Queue, clock: Callable[[], float]) -> None:
@@ -60,12 +61,13 @@ class RequestQueue:
         self._classes = tuple(Turns() for _ in range(_CLASSES))
         #: Slots handed to somebody who waited.
         self._handed = 0
-        #: By class: the part of these that went to higher ones lately.
+        #: By class: which of these was its last, and the part of them that went to higher ones lately.
+        self._served_at = [0] * _CLASSES
         self._overtaken = [0.0] * _CLASSES
         #: Average time between two slots that come free while none is; of so many.
         self._gap_s = 0.0
         self._gaps = 0
-        self._memory = max(_LEAST_MEMORY, config.max_concurrent)
+        self._memory = max(_LEAST_MEMORY, 2 * config.max_concurrent)
         #: Since when the next one is awaited; means something while no slot is free.
         self._mark = 0.0
         #: (until when, number, who), some of whom wait no more.
@@ -116,8 +118,9 @@ class RequestQueue:
             self.running -= 1
             return
         now = self._clock()
-        if self._gaps < self._memory:
-            self._gaps += 1
+        self._gaps += 1
+        if self._gaps > self._memory:
+            self._gaps = min(self._gaps, max(self._memory, int(_MEMORY_S / (self._gap_s + 1e-6))))
         self._gap_s += (now - self._mark - self._gap_s) / self._gaps
         self._mark = now
         self._pass_on(now)
@@ -125,7 +128,7 @@ class RequestQueue:
     def resize(self, max_concurrent: int) -> None:
         """Another number of slots; what runs beyond it goes on."""
         self.max_concurrent = max_concurrent
-        self._memory = max(_LEAST_MEMORY, max_concurrent)
+        self._memory = max(_LEAST_MEMORY, 2 * max_concurrent)
         self._gaps = min(self._gaps, self._memory)
         now = self._mark = self._clock()
         while self.pending and self.running < max_concurrent:
@@ -210,12 +213,11 @@ class RequestQueue:
         self._handed += 1
         waiting = [number for number, each in enumerate(self._classes) if each.waiting]
         chosen = waiting[0]
-        if len(waiting) > 1:
-            if not self._handed % _GUARANTEE:
-                chosen = min(waiting, key=lambda number: next(iter(self._classes[number].waiting)).since)
-            for number in waiting[1:]:
-                overtaken = self._overtaken[number]
-                self._overtaken[number] += ((chosen < number) - overtaken) / self._memory
+        if not self._handed % _GUARANTEE:
+            chosen = min(waiting, key=self._served_at.__getitem__)
+        self._served_at[chosen] = self._handed
+        for number in waiting:
+            self._overtaken[number] += ((chosen < number) - self._overtaken[number]) / max(self._gaps, self._memory)
         waiter = self._classes[chosen].next()
         self.pending -= 1
         if not self.pending:
@@ -226,11 +228,11 @@ class RequestQueue:
 
     def _pace_s(self, now: float) -> float:
         """Seconds between two slots that come free. Until as many have as there are, a whole round is taken to end now;
-        later a slot that is overdue counts as if it came now."""
+        later two rounds, when none has come free for that long."""
         current = now - self._mark if self.running >= self.max_concurrent else 0.0
         if self._gaps < self.max_concurrent:
             return (self._gap_s * self._gaps + current) / self.max_concurrent
-        return self._gap_s + max(0.0, current - self._gap_s) / self._gaps
+        return max(self._gap_s, current / self.max_concurrent / 2)
 
     def _wait_s(self, priority: int, tenant: str, weight: float, now: float) -> float:
         """Until one more request would have its slot: everyone of higher classes before it, and those that will still

@@ -11,12 +11,16 @@ from __future__ import annotations
 from collections import OrderedDict
 from heapq import heapify, heappop, heappush, heapreplace
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     import asyncio
 
     from proxy.errors import QueueFull
+
+#: So many turns of a line say how fast it goes; at so many, the older half is forgotten.
+_TELLING: Final = 8
+_FADING: Final = 64
 
 
 class Waiter:
@@ -37,7 +41,7 @@ class Waiter:
 class Line:
     """The requests of one tenant, in the order in which they came."""
 
-    __slots__ = ("crowd", "due", "listed", "tenant", "waiting", "weight")
+    __slots__ = ("began", "crowd", "due", "listed", "served", "tenant", "waiting", "weight")
 
     def __init__(self, tenant: str, weight: float) -> None:
         self.tenant = tenant
@@ -46,6 +50,9 @@ class Line:
         #: The round in which its first is due, and whether it is among those that wait for theirs.
         self.due = 0.0
         self.listed = False
+        #: Turns of the class before it had any waiting, and how many it has had since; both fade.
+        self.began = 0.0
+        self.served = 0
         #: At least as many wait, by its weight; only kept up while somebody wants to know.
         self.crowd = 0.0
 
@@ -53,7 +60,7 @@ class Line:
 class Turns:
     """One class. All of it takes the logarithm of the number of tenants at most."""
 
-    __slots__ = ("_crowds", "_lines", "_numbers", "_order", "_round", "_weight", "waiting")
+    __slots__ = ("_crowds", "_lines", "_numbers", "_order", "_round", "_taken", "_weight", "waiting")
 
     def __init__(self) -> None:
         #: Everyone, in the order in which they came.
@@ -63,24 +70,34 @@ class Turns:
         #: (round, number, line) of each tenant; one whose requests have all gone leaves when its turn comes.
         self._order: list[tuple[float, int, Line]] = []
         self._round = 0.0
+        #: Turns so far.
+        self._taken = 0
         #: Weights of all that wait.
         self._weight = 0.0
         #: (-crowd, number, line), the longest first; None while nobody had to go since the class was empty.
         self._crowds: list[tuple[float, int, Line]] | None = None
 
     def until(self, tenant: str, weight: float) -> float:
-        """How many turns it takes, at most, until one more of a tenant had its own."""
+        """How many turns it takes until one more of a tenant had its own: all that wait before it, or those that will
+        come and go before it, if its line has gone that slowly so far; at most what its share makes of it."""
         line = self._lines.get(tenant)
-        waiting = len(line.waiting) if line is not None else 0
-        whole = self._weight if waiting else self._weight + weight
-        return min(len(self.waiting) + 1.0, (waiting + 1) * whole / weight)
+        if line is None or not line.waiting:
+            return min(len(self.waiting) + 1.0, (self._weight + weight) / weight)
+        place, turns = len(line.waiting) + 1, len(self.waiting) + 1.0
+        if line.served >= _TELLING:
+            turns = max(turns, place * (self._taken - line.began) / line.served)
+        return min(turns, place * self._weight / weight)
 
     def add(self, tenant: str, weight: float, waiter: Waiter) -> None:
         """Let it wait behind the others of its tenant; the latest weight of a tenant counts."""
         line = self._lines.get(tenant)
         if line is None:
             line = self._lines[tenant] = Line(tenant, weight)
-        self._weight += weight - line.weight if line.waiting else weight
+        if line.waiting:
+            self._weight += weight - line.weight
+        else:
+            self._weight += weight
+            line.began, line.served = self._taken, 0
         line.weight = weight
         if not line.listed:
             line.listed = True
@@ -99,6 +116,11 @@ class Turns:
             self._forget(heappop(order)[2])
         self._round, _, line = order[0]
         waiter = next(iter(line.waiting))
+        self._taken += 1
+        line.served += 1
+        if line.served == _FADING:
+            line.served //= 2
+            line.began = (line.began + self._taken) / 2
         if len(line.waiting) > 1:
             line.due = self._round + 1 / line.weight
             heapreplace(order, (line.due, next(self._numbers), line))
