@@ -125,6 +125,15 @@ def test_failures_of_long_ago_do_not_count_for_the_rate() -> None:
         assert bench.breaker.state == "closed"
 
 
+def test_few_requests_say_nothing_of_the_rate_however_they_are_spread() -> None:
+    """Ten seconds hold six requests that are 1.9 seconds apart."""
+    bench = Bench(failures=1000, min_requests=7)
+    for _ in range(50):
+        bench.fail()
+        bench.wait(1.9)
+    assert bench.breaker.state == "closed"
+
+
 # --- how long -------------------------------------------------------------------------------------------------------
 
 
@@ -240,11 +249,13 @@ def test_what_was_sent_before_it_opened_says_nothing_of_it_now() -> None:
 
 
 def test_after_it_closed_the_counts_begin_anew() -> None:
-    """What was before is paid for."""
-    bench = Bench(failures=1000)
-    for _ in range(10):
-        bench.succeed()
-        bench.fail()
+    """What was before is paid for, though it is within the window yet."""
+    bench = Bench(failures=1000, open_for="1s")
+    for _ in range(5):
+        for _ in range(2):
+            bench.succeed()
+            bench.fail()
+        bench.wait(1.0)
     assert bench.breaker.state == "open"
     bench.breaker.succeeded(bench.try_again())
     bench.fail(19)
