@@ -152,16 +152,18 @@ class HealthChecks:
         began = self._clock()
         try:
             result = await check.probe.ask()
-            if check.gone:
-                return
-            self.made += 1
-            if check.server.window is None:
-                check.server.health.checked(*result)
-            self._observed(check.server, result, check.probe.kind)
+            if not check.gone:
+                self._take(check, result)
         finally:
             self.running -= 1
             if not check.gone:
                 self._plan(check, began + check.next_s(self._draw()))
+
+    def _take(self, check: _Check, result: Result) -> None:
+        self.made += 1
+        if check.server.window is None:
+            check.server.health.checked(*result)
+        self._observed(check.server, result, check.probe.kind)
 
     def _changed(self, server: Watched, name: str, old: Status, new: Status) -> None:
         health = server.health

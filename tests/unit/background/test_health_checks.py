@@ -47,7 +47,7 @@ class Bench:
         )
 
     def add(self, name: str = "up", url: str = "http://127.0.0.1:9/", **check: Any) -> Up:
-        """Another configuration, with one more server; `check=None` for one that is not checked."""
+        """Another configuration, with one more server that is checked."""
         up = Up(name, url, self.time, check)
         self.servers = {**self.servers, name: up}
         return up
