@@ -1,0 +1,200 @@
+"""Keeps connection pools as large as their use asks for, and says what their bounds should be.
+
+Owns when pools are looked at, what is kept of it for metrics and rows, and what is worth a line in the log. The law and
+the recommendation are `dataplane/pool_size.py`'s, the places `dataplane/slots.py`'s. Pools of PostgreSQL are only
+looked at: their library sizes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from proxy.dataplane.pool_size import Advice, Outlook, Recommendation, Sizing
+from proxy.metrics import Family
+
+if TYPE_CHECKING:
+    from proxy.dataplane.client import Origin, UpstreamClient
+    from proxy.dataplane.snapshot import Live
+    from proxy.dataplane.upstream import Upstream
+    from proxy.identity.access import Server as Place
+    from proxy.log import Logger
+    from proxy.store.database import Database
+
+#: Seconds between two lines about one pool.
+_QUIET_S: Final = 600.0
+#: Weight of a look in the average use: that of the last minute or so.
+_WEIGHT: Final = 1 / 60
+
+
+class PoolState(NamedTuple):
+    """One pool at this moment."""
+
+    name: str
+    place: Place | None
+    """The server's row; None for a pool of PostgreSQL."""
+    label: str
+    """Of metrics."""
+    bound: int
+    """What people set: `pool.max_connections`."""
+    limit: int
+    """The size in force."""
+    in_use: int
+    idle: int
+    waiting: int
+    waits: int
+    waited_s: float
+    utilization: float
+    """Mean share of the bound in use, 0 to 1."""
+    recommendation: Recommendation
+    errors: Mapping[Origin, int]
+    """Connections that could not be made, by kind."""
+
+
+class _Watch:
+    """What is remembered of one pool."""
+
+    def __init__(self, least: int, bound: int, now: float) -> None:
+        self.bound = bound
+        self.outlook = Outlook(least, bound, now)
+        self.recommendation = self.outlook.recommendation(now)
+        self.utilization = 0.0
+        #: Waits, or what stands for them, that were seen.
+        self.waits = 0
+        self.told: Advice = "keep"
+        self.told_at: float | None = None
+
+    def see(self, now: float, demand: int, in_use: int, waits: int) -> None:
+        """Take one look into account; `waits` is a total."""
+        self.outlook.see(now, demand, max(0, waits - self.waits))
+        self.waits = waits
+        self.recommendation = self.outlook.recommendation(now)
+        self.utilization += (min(1.0, in_use / self.bound) - self.utilization) * _WEIGHT
+
+
+class _Server(_Watch):
+    """A pool of connections to a server. Another client, because its configuration changed, is another pool."""
+
+    def __init__(self, upstream: Upstream, now: float) -> None:
+        pool = upstream.config.pool
+        super().__init__(pool.min_connections or 1, pool.max_connections, now)
+        self.client: UpstreamClient = upstream.client
+        self.sizing = Sizing(pool.min_connections or pool.max_connections, pool.max_connections)
+
+    def step(self, now: float) -> None:
+        client, slots = self.client, self.client.slots
+        demand = slots.demand()
+        size = self.sizing.step(slots.limit, demand)
+        client.resize(size)  # also counts what grew by itself
+        self.see(now, demand, slots.used, slots.waits)
+
+    def state(self, upstream: Upstream) -> PoolState:
+        client, slots = self.client, self.client.slots
+        return PoolState(
+            upstream.name, upstream.place, upstream.metrics.label, self.bound, slots.limit, slots.used, client.idle,
+            slots.waiting, slots.waits, slots.waited_s, self.utilization, self.recommendation, client.connect_errors,
+        )  # fmt: skip
+
+
+class PoolSizing:
+    """`step()` is meant for a loop of a second."""
+
+    def __init__(
+        self,
+        live: Live,
+        log: Logger,
+        clock: Callable[[], float],
+        database: Database | None = None,
+        bounds: Mapping[str, int] | None = None,
+    ) -> None:
+        """`clock` gives monotonic seconds. `bounds`: most connections of each of the database's pools."""
+        self._live = live
+        self._log = log
+        self._clock = clock
+        self._database = database
+        self._servers: dict[str, _Server] = {}
+        self._stores = {name: _Watch(1, bound, clock()) for name, bound in (bounds or {}).items()}
+
+    def step(self) -> None:
+        """Look at every pool, and size those of servers."""
+        now, upstreams = self._clock(), self._live.snapshot.upstreams
+        for name, upstream in upstreams.items():
+            server = self._servers.get(name)
+            if server is None or server.client is not upstream.client:
+                server = self._servers[name] = _Server(upstream, now)
+            server.step(now)
+            self._tell(f"server {name}", "pool.max_connections", server, now)
+        if len(self._servers) > len(upstreams):
+            self._servers = {name: server for name, server in self._servers.items() if name in upstreams}
+        for store, numbers in self._database.numbers().items() if self._database is not None else ():
+            watch = self._stores.get(store)
+            if watch is not None:
+                in_use = numbers.connections - numbers.idle
+                watch.see(now, in_use, in_use, numbers.exhausted)
+                self._tell(f"postgres {store}", f"postgres.pool.{store}", watch, now)
+
+    def recommended(self, name: str) -> int | None:
+        """The bound that the use of a server's pool suggests; None while nobody has looked at it."""
+        server = self._servers.get(name)
+        return server.recommendation.size if server is not None else None
+
+    def states(self) -> Iterator[PoolState]:
+        """Every server's pool, then those of PostgreSQL, whose waits are those that ended without a connection."""
+        for name, upstream in self._live.snapshot.upstreams.items():
+            server = self._servers.get(name)
+            if server is not None and server.client is upstream.client:
+                yield server.state(upstream)
+        for store, numbers in self._database.numbers().items() if self._database is not None else ():
+            watch = self._stores.get(store)
+            if watch is not None:
+                in_use = numbers.connections - numbers.idle
+                yield PoolState(
+                    f"postgres {store}", None, "", watch.bound, watch.bound, in_use, numbers.idle, 0,
+                    numbers.exhausted, 0.0, watch.utilization, watch.recommendation, {"connect": numbers.unreachable},
+                )  # fmt: skip
+
+    def _tell(self, pool: str, key: str, watch: _Watch, now: float) -> None:
+        """One line when the advice became another, and not again for a while."""
+        advice, size, reason = watch.recommendation
+        if advice == watch.told or (watch.told_at is not None and now - watch.told_at < _QUIET_S):
+            return
+        watch.told, watch.told_at = advice, now
+        self._log.info("connection pool", pool=pool, key=key, advice=advice, suggested=size, reason=reason)
+
+
+def families(sizing: PoolSizing) -> Iterator[Family]:
+    """What `metrics.py` does not count already. Servers that share a label are added up."""
+    states = list(sizing.states())
+    servers = [state for state in states if state.place is not None]
+    for kind, name, purpose, number in _NUMBERS:
+        yield Family(kind, f"mcp_proxy_pool_{name}", purpose, _summed(servers, number))
+    errors: dict[str, float] = {}
+    for state in servers:
+        for origin, count in state.errors.items():
+            label = f'{{server="{state.label}",kind="{origin}"}}'
+            errors[label] = errors.get(label, 0) + count
+    yield Family("counter", "mcp_proxy_pool_connect_errors", "Connections that could not be made", errors.items())
+    stores = [(f'{{pool="{state.name.split()[-1]}"}}', state) for state in states if state.place is None]
+    sizes = [(label, state.recommendation.size) for label, state in stores]
+    yield Family(
+        "gauge", "mcp_proxy_postgres_connections_recommended", "What the use suggests for postgres.pool", sizes
+    )
+    limits = [(label, state.bound) for label, state in stores]
+    yield Family("gauge", "mcp_proxy_postgres_connections_limit", "What postgres.pool says", limits)
+
+
+def _summed(states: Iterable[PoolState], number: Callable[[PoolState], float]) -> Iterable[tuple[str, float]]:
+    sums: dict[str, float] = {}
+    for state in states:
+        label = f'{{server="{state.label}"}}'
+        sums[label] = sums.get(label, 0) + number(state)
+    return sums.items()
+
+
+_NUMBERS: Final[tuple[tuple[str, str, str, Callable[[PoolState], float]], ...]] = (
+    ("gauge", "waiting", "Exchanges that wait for a connection now", lambda state: state.waiting),
+    ("gauge", "connections_idle", "Open connections that nobody uses now", lambda state: state.idle),
+    ("counter", "wait_seconds", "Time that exchanges waited for a connection", lambda state: state.waited_s),
+    ("gauge", "connections_recommended", "What the use suggests for max_connections",
+     lambda state: state.recommendation.size),
+)  # fmt: skip

@@ -1,0 +1,162 @@
+"""Pools follow their use, and what their bounds should be is published and told once."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from proxy.background.pool_sizing import PoolSizing, families
+from proxy.dataplane.slots import Slots
+from proxy.log import Logger
+from proxy.store.database import Bounds, Database, Places
+from tests.unit.background.test_housekeeping import Lines
+from tests.unit.dataplane.fakes import Proxy
+from tests.unit.store.engine import login_dsn, migrated_database
+
+HOUR = 3600.0
+URL = "http://up.test/mcp"
+
+
+class Desk:
+    """Servers whose pools are sized, on the test's time."""
+
+    def __init__(self, **pools: dict[str, Any]) -> None:
+        servers = {name: {"url": URL, "pool": pool} for name, pool in pools.items()}
+        self.proxy = Proxy({"servers": servers})
+        self.lines = Lines()
+        self.sizing = PoolSizing(self.proxy.live, cast(Logger, self.lines), self.proxy.time)
+
+    def slots(self, name: str = "up") -> Slots:
+        """Of a server's pool."""
+        return self.proxy.live.snapshot.upstreams[name].client.slots
+
+    def step(self, seconds: float = 1.0, times: int = 1) -> None:
+        """Steps, each some time after the one before."""
+        for _ in range(times):
+            self.proxy.time.now += seconds
+            self.sizing.step()
+
+    def shown(self) -> dict[str, float]:
+        """Sample with its labels -> value, as a scraper reads them."""
+        self.proxy.metrics.more = lambda: families(self.sizing)
+        return {
+            f"{sample.name} {' '.join(sample.labels.values())}": sample.value
+            for family in text_string_to_metric_families(self.proxy.metrics.exposition("")[1].decode())
+            for sample in family.samples
+            if "pool" in sample.name
+        }
+
+
+def taken(slots: Slots, number: int) -> None:
+    """So many places are in use from now on."""
+    assert all([slots.take() for _ in range(number)])
+
+
+async def test_a_pool_with_a_lower_bound_follows_its_use() -> None:
+    """It is there when it is needed, and goes a minute later; one without stays as it is. Metrics follow."""
+    desk = Desk(up={"min_connections": 4, "max_connections": 100}, fixed={"max_connections": 50})
+    desk.step()
+    taken(desk.slots(), 40)
+    desk.step()
+    assert (desk.slots().limit, desk.slots("fixed").limit) == (60, 50)
+    assert desk.proxy.live.snapshot.upstreams["up"].metrics.pool_limit == 60
+    for _ in range(40):
+        desk.slots().release()
+    desk.step(times=59)
+    assert desk.slots().limit == 60
+    desk.step(times=3)
+    assert desk.slots().limit == 49
+    desk.step(times=60)
+    assert (desk.slots().limit, desk.slots("fixed").limit) == (4, 50)
+    assert desk.proxy.live.snapshot.upstreams["up"].metrics.pool_limit == 4
+
+
+async def test_advice_is_told_when_it_becomes_another_and_not_too_often() -> None:
+    """Waiting at the bound, and an hour later nothing of it; then half of it was never used."""
+    desk = Desk(up={"max_connections": 20})
+    desk.step()
+    assert desk.lines.said == []
+    taken(desk.slots(), 20)
+    desk.slots().waits += 3
+    desk.step(times=5)
+    fields = {"pool": "server up", "key": "pool.max_connections", "advice": "raise", "suggested": 30}
+    reason = "3 waited in the last hour because all 20 connections were in use"
+    assert desk.lines.said == [("connection pool", {**fields, "reason": reason})]
+    assert desk.sizing.recommended("up") == 30
+    for _ in range(19):
+        desk.slots().release()
+    desk.step(60.0, times=64)
+    assert next(desk.sizing.states()).recommendation.advice == "lower"
+    assert [said["advice"] for _, said in desk.lines.said] == ["raise", "keep"], "the last line is too young"
+    desk.step(60.0, times=10)
+    assert [said["advice"] for _, said in desk.lines.said] == ["raise", "keep", "lower"]
+    assert desk.sizing.recommended("up") == 10
+    assert desk.sizing.recommended("missing") is None
+
+
+async def test_states_and_metrics_show_every_pool() -> None:
+    """Kinds of errors apart."""
+    desk = Desk(up={"max_connections": 20})
+    taken(desk.slots(), 5)
+    desk.proxy.live.snapshot.upstreams["up"].client.connect_errors["tls"] += 2
+    assert list(desk.sizing.states()) == []
+    desk.step(times=200)
+    (state,) = desk.sizing.states()
+    assert (state.name, state.bound, state.limit, state.in_use, state.idle, state.waiting) == ("up", 20, 20, 5, 0, 0)
+    assert state.place is not None
+    assert state.utilization == pytest.approx(0.25, abs=0.02)
+    shown = desk.shown()
+    assert shown["mcp_proxy_pool_connections_recommended up"] == 20
+    assert shown["mcp_proxy_pool_waiting up"] == shown["mcp_proxy_pool_connections_idle up"] == 0
+    assert shown["mcp_proxy_pool_wait_seconds_total up"] == 0
+    assert shown["mcp_proxy_pool_connect_errors_total up tls"] == 2
+    assert shown["mcp_proxy_pool_connect_errors_total up connect"] == 0
+
+
+async def test_a_server_that_is_configured_anew_is_another_pool_and_one_that_is_gone_is_none() -> None:
+    """Nothing is carried over from the old size."""
+    desk = Desk(up={"max_connections": 20}, other={"max_connections": 3})
+    desk.slots().waits += 1
+    desk.step()
+    assert [state.recommendation.advice for state in desk.sizing.states()] == ["raise", "keep"]
+    desk.proxy.configure(servers={"up": {"url": URL, "pool": {"max_connections": 40, "min_connections": 2}}})
+    assert list(desk.sizing.states()) == []
+    desk.step()
+    assert [(state.bound, state.limit, state.recommendation.advice) for state in desk.sizing.states()] == [
+        (40, 2, "keep")
+    ]
+    assert desk.sizing.recommended("other") is None
+
+
+@pytest.fixture
+async def name() -> AsyncIterator[str]:
+    """A database."""
+    async with migrated_database() as name:
+        yield name
+
+
+async def test_pools_of_postgresql_are_looked_at_too(name: str) -> None:
+    """Who was turned away for want of a connection asks for more; what is in use counts."""
+    desk = Desk(up={"max_connections": 20})
+    time, bounds = desk.proxy.time, Bounds(connections=1, acquire_s=0.05, connect_s=5.0, statement_s=5.0)
+    database = Database(Places(login_dsn(name)), {"write": bounds, "read": bounds}, time)
+    await database.open()
+    sizing = PoolSizing(desk.proxy.live, cast(Logger, desk.lines), time, database, {"write": 1, "read": 5})
+    async with database.across_tenants("write"):
+        with pytest.raises(Exception, match="in use"):
+            async with database.across_tenants("write"):
+                pass
+        sizing.step()
+        write, read = list(sizing.states())[1:]
+        assert (write.name, write.bound, write.in_use, write.waits) == ("postgres write", 1, 1, 1)
+        assert write.recommendation[:2] == ("raise", 2)
+        assert (read.in_use, read.recommendation.advice) == (0, "keep")
+        assert [fields["pool"] for _, fields in desk.lines.said] == ["postgres write"]
+        desk.sizing = sizing
+        assert {family.name: dict(family.rows) for family in families(sizing)}[
+            "mcp_proxy_postgres_connections_recommended"
+        ] == {'{pool="write"}': 2, '{pool="read"}': 5}
+    await database.close()
