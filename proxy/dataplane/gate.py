@@ -36,7 +36,7 @@ class Gate(Connection):
     """One client connection and the requests on it."""
 
     __slots__ = (
-        "_arrived", "_body_ends_by", "_buffer", "_chunked", "_held", "_left", "answer", "fault", "gathers", "head",
+        "_body_ends_by", "_buffer", "_chunked", "_held", "_left", "answer", "arrived", "fault", "gathers", "head",
         "lane", "tunnel",
     )  # fmt: skip
 
@@ -48,9 +48,9 @@ class Gate(Connection):
         #: What is wrong with the body that was arriving.
         self.fault: Refusal | None = None
         self.tunnel: asyncio.StreamReader | None = None
-        #: The body that arrives is kept until it is whole, rather than passed on.
+        #: The body under way is kept until it is whole, rather than passed on; its bytes that are here.
         self.gathers = False
-        self._arrived = 0
+        self.arrived = 0
         self._buffer = bytearray()
         self._held = b""
         self._left = 0
@@ -156,7 +156,7 @@ class Gate(Connection):
             now = self.listener.now()
             self.state = BODY
             self.gathers = False
-            self._arrived = 0
+            self.arrived = 0
             self._left = length
             self._chunked = ChunkedReader(self.listener.limits.body) if head.chunked else None
             self._body_ends_by = now + self.listener.timeouts.body_total
@@ -170,7 +170,7 @@ class Gate(Connection):
             self.data_received(rest)
 
     def _read_body(self, data: bytes) -> None:
-        self._arrived += len(data)
+        self.arrived += len(data)
         self.listener.take_room(self, len(data))
         if self._chunked is not None:
             self._read_chunks(data, self._chunked)
@@ -212,11 +212,6 @@ class Gate(Connection):
         self._held += data
         if len(self._held) > _HELD_BYTES and not self.unread & HELD:
             self.stop_reading(HELD)
-
-    @property
-    def gathered(self) -> int:
-        """Bytes of an unfinished body that are kept until it is whole."""
-        return self._arrived if self.gathers and self.state == BODY else 0
 
     def fail_body(self, refusal: Refusal) -> None:
         """The body is bad, late or too much: the handler that waits for it answers; if it has done so, just close."""

@@ -51,7 +51,10 @@ class AiohttpExchange(Answer):
         if content.is_eof() and content.exception() is None:
             return content.read_nowait()
         self.gate.gathers = True
-        return await content.read()
+        try:
+            return await content.read()
+        except BaseException as error:  # whose traceback would keep what was read until the garbage collector comes
+            raise error.with_traceback(None) from None
 
     async def read_chunk(self) -> bytes:
         """The next piece, b'' at the end; in a tunnel, the next raw bytes."""

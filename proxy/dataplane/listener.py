@@ -32,8 +32,6 @@ TICK_S: Final = 0.1
 _BACKLOG: Final = 4096
 #: How long a connection may be idle while memory is short, seconds.
 _SHRUNK_IDLE_S: Final = 1.0
-#: Uploads below this hold too little for their end to help.
-_SMALL_BYTES: Final = 64 << 10
 
 
 class Listener:
@@ -181,12 +179,16 @@ class Listener:
                     gate.go_on_reading(STARVED)
 
     def _refuse_uploads(self) -> None:
-        """Refuse the largest requests that are still arriving, until what they hold is enough."""
+        """Refuse the largest requests that are still arriving, until what they hold is enough.
+
+        A body that is passed on while it arrives holds next to nothing, and its request is no longer new.
+        """
         excess = self.load.excess
-        for gate in sorted(self._arriving(), key=lambda gate: gate.gathered, reverse=True):
-            if excess <= 0 or gate.gathered < _SMALL_BYTES:
+        gathering = [gate for gate in self._arriving() if gate.gathers]
+        for gate in sorted(gathering, key=lambda gate: gate.arrived, reverse=True):
+            if excess <= 0:
                 break
-            excess -= gate.gathered
+            excess -= gate.arrived
             gate.fail_body(refusal(self.load))
 
     def _hurry_idle(self, seconds: float) -> None:
