@@ -66,9 +66,9 @@ class _Watch:
 
     def see(self, now: float, demand: int, in_use: int, waits: int) -> None:
         """Take one look into account; `waits` is a total."""
-        self.outlook.see(now, demand, max(0, waits - self.waits))
+        if self.outlook.see(now, demand, waits - self.waits):
+            self.recommendation = self.outlook.recommendation(now)
         self.waits = waits
-        self.recommendation = self.outlook.recommendation(now)
         self.utilization += (min(1.0, in_use / self.bound) - self.utilization) * _WEIGHT
 
 
@@ -123,7 +123,8 @@ class PoolSizing:
             if server is None or server.client is not upstream.client:
                 server = self._servers[name] = _Server(upstream, now)
             server.step(now)
-            self._tell(f"server {name}", "pool.max_connections", server, now)
+            if server.recommendation.advice != server.told:
+                self._tell(f"server {name}", "pool.max_connections", server, now)
         if len(self._servers) > len(upstreams):
             self._servers = {name: server for name, server in self._servers.items() if name in upstreams}
         for store, numbers in self._database.numbers().items() if self._database is not None else ():
@@ -131,7 +132,8 @@ class PoolSizing:
             if watch is not None:
                 in_use = numbers.connections - numbers.idle
                 watch.see(now, in_use, in_use, numbers.exhausted)
-                self._tell(f"postgres {store}", f"postgres.pool.{store}", watch, now)
+                if watch.recommendation.advice != watch.told:
+                    self._tell(f"postgres {store}", f"postgres.pool.{store}", watch, now)
 
     def recommended(self, name: str) -> int | None:
         """The bound that the use of a server's pool suggests; None while nobody has looked at it."""
@@ -154,10 +156,10 @@ class PoolSizing:
                 )  # fmt: skip
 
     def _tell(self, pool: str, key: str, watch: _Watch, now: float) -> None:
-        """One line when the advice became another, and not again for a while."""
-        advice, size, reason = watch.recommendation
-        if advice == watch.told or (watch.told_at is not None and now - watch.told_at < _QUIET_S):
+        """One line about an advice that became another, and not again for a while."""
+        if watch.told_at is not None and now - watch.told_at < _QUIET_S:
             return
+        advice, size, reason = watch.recommendation
         watch.told, watch.told_at = advice, now
         self._log.info("connection pool", pool=pool, key=key, advice=advice, suggested=size, reason=reason)
 

@@ -232,7 +232,7 @@ class UpstreamClient:
     def resize(self, limit: int) -> None:
         """Change the size of the pool; who waits goes on when there is room."""
         self._slots.resize(limit)
-        if self._in_service:
+        if self._in_service and self._slots.limit != self._counted:
             self._count(self._slots.limit)
 
     def _count(self, limit: int) -> None:

@@ -52,6 +52,8 @@ class Sizing:
 
     def step(self, size: int, demand: int) -> int:
         """The size from now on; `demand` is the highest since the last step."""
+        if self._least == self._most:
+            return self._most
         self._recent.append(demand)
         return shrunk(size, max(self._recent), self._least, self._most)
 
@@ -83,15 +85,21 @@ class Outlook:
         self._minute = _Minute(0, 0)
         self._past: deque[_Minute] = deque(maxlen=_MINUTES)
 
-    def see(self, now: float, demand: int, refused: int) -> None:
-        """The highest demand since the last look, and how many had to wait at the bound since then."""
+    def see(self, now: float, demand: int, refused: int) -> bool:
+        """The highest demand since the last look, and how many had to wait at the bound since then. Whether that can
+        change the recommendation."""
+        changed = False
         if now - self._minute_began_at >= (_MINUTES + 1) * _MINUTE_S:  # nobody looked for more than an hour
             self._past.clear()
-            self._minute, self._minute_began_at = _Minute(0, 0), now
+            self._minute, self._minute_began_at, changed = _Minute(0, 0), now, True
         while now - self._minute_began_at >= _MINUTE_S:
             self._past.append(self._minute)
             self._minute, self._minute_began_at = _Minute(0, 0), self._minute_began_at + _MINUTE_S
-        self._minute = _Minute(max(self._minute.demand, demand), self._minute.refused + refused)
+            changed = True
+        if demand > self._minute.demand or refused:
+            self._minute = _Minute(max(self._minute.demand, demand), self._minute.refused + refused)
+            changed = True
+        return changed
 
     def recommendation(self, now: float) -> Recommendation:
         """For the bound that is set."""

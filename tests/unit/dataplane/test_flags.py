@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.config.models import Flag, Route, Server, When
+from proxy.dataplane.client import UpstreamClient
 from proxy.dataplane.conditions import Surroundings, compile_when
 from proxy.dataplane.deadlines import Deadlines
 from proxy.dataplane.flags import FlagBook, asker_of
 from proxy.dataplane.router import Router
-from proxy.dataplane.snapshot import UpstreamClient
 from proxy.dataplane.upstream import Upstream
 from proxy.identity.principal import Principal, Source, anonymous
 from proxy.identity.records import SYSTEM_TENANT

@@ -143,3 +143,16 @@ def test_whoever_follows_it_is_not_told_the_opposite(bound: int, demand: int) ->
     """The recommended bound is kept under the same demand."""
     followed = watched(min(demand, bound), bound=bound).size
     assert watched(min(demand, followed), bound=followed).advice == "keep"
+
+
+@given(looks=st.lists(st.tuples(st.sampled_from([1.0, 45.0, 4000.0]), st.integers(0, 30), st.integers(0, 2))))
+def test_a_look_that_changes_nothing_says_so(looks: list[tuple[float, int, int]]) -> None:
+    """So that nobody works out the same recommendation each second."""
+    outlook, now = Outlook(1, 20, 0.0), 2 * HOUR
+    outlook.see(now, 0, 0)
+    known = outlook.recommendation(now)
+    for pause, demand, refused in looks:
+        now += pause
+        if outlook.see(now, demand, refused):
+            known = outlook.recommendation(now)
+        assert outlook.recommendation(now) == known
