@@ -85,7 +85,8 @@ class Maintenance:
             return
         self._snapshot, self._known = snapshot, rows
         before = self._schedule.problems
-        places = {name: upstream.place for name, upstream in snapshot.upstreams.items()}
+        planned = bool(rows or snapshot.config.maintenance)
+        places = {name: upstream.place for name, upstream in snapshot.upstreams.items()} if planned else {}
         self._schedule = schedule_of(snapshot.config, rows.values(), places)
         if self._schedule.problems != before:
             self._tell_problems(self._schedule.problems)

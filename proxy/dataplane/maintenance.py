@@ -11,7 +11,7 @@ until the drain is over. After that it gets nothing at all.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from math import ceil, inf
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
@@ -91,52 +91,47 @@ class Schedule:
 
 
 def schedule_of(config: Config, rows: Iterable[Any], servers: Mapping[str, Place]) -> Schedule:
-    """The windows of a configuration and of the registry. `servers`: every server by its full name. 1.5 µs for each
-    server, and nothing for them while there is no window."""
-    windows, problems = _read(config, rows)
-    windows_of: dict[str, list[Window]] = {}
-    for name, place in servers.items() if windows else ():
-        own = [window for window, concerns in windows if concerns.holds(place)]
-        if own:
-            windows_of[name] = own
+    """The windows of a configuration and of the registry. `servers`: every server by its full name. 1 µs for each
+    server, 5 for each row, and nothing for servers while there is no window."""
+    filed = _Filed()
+    for each in config.maintenance:
+        window = configured_window(each)
+        for name in (each.server,) if each.server else config.servers:
+            filed.of_name.setdefault(name, []).append(window)
+    problems: list[str] = []
+    for row in rows:
+        if row.status in _IN_FORCE:
+            try:
+                filed.add(row, window_of(row))
+            except ValueError as error:
+                problems.append(f"maintenance window {row.id}: {error}")
+    windows_of = {name: own for name, place in servers.items() if (own := filed.windows(place))} if filed else {}
     return Schedule(windows_of, problems)
 
 
-class _Concerns(NamedTuple):
-    """The servers that a window is about."""
+class _Filed:
+    """Windows by the servers that they are about."""
 
-    tenant: str
-    """Id of their tenant; '' for all."""
-    id: str = ""
-    """Id of the server's row; '' for all."""
-    names: Collection[str] = ()
-    """Names of servers of the configuration file; none for those of rows."""
+    def __init__(self) -> None:
+        self.of_name: dict[str, list[Window]] = {}
+        """By name of a server of the configuration file."""
+        self._of_row: dict[tuple[str, str | None], list[Window]] = {}
+        """By tenant and id of the server's row, None for all of them."""
+        self._of_everyone: list[Window] = []
 
-    def holds(self, place: Place) -> bool:
-        if self.tenant and place.tenant != self.tenant:
-            return False
-        if self.names:
-            return place.name in self.names
-        return not self.id or place.id == self.id
+    def __bool__(self) -> bool:
+        return bool(self.of_name or self._of_row or self._of_everyone)
 
+    def add(self, row: Any, window: Window) -> None:
+        if row.tenant_id == SYSTEM_TENANT and row.server_id is None:
+            self._of_everyone.append(window)
+        else:
+            self._of_row.setdefault((row.tenant_id, row.server_id), []).append(window)
 
-def _read(config: Config, rows: Iterable[Any]) -> tuple[list[tuple[Window, _Concerns]], list[str]]:
-    windows = [
-        (configured_window(each), _Concerns(SYSTEM_TENANT, names=(each.server,) if each.server else config.servers))
-        for each in config.maintenance
-    ]
-    problems: list[str] = []
-    for row in rows:
-        if row.status not in _IN_FORCE:
-            continue
-        try:
-            window = window_of(row)
-        except ValueError as error:
-            problems.append(f"maintenance window {row.id}: {error}")
-            continue
-        everyone = row.tenant_id == SYSTEM_TENANT and row.server_id is None
-        windows.append((window, _Concerns("" if everyone else row.tenant_id, row.server_id or "")))
-    return windows, problems
+    def windows(self, place: Place) -> list[Window]:
+        of_name = self.of_name.get(place.name, ()) if place.tenant == SYSTEM_TENANT else ()
+        of_row, of_all = self._of_row.get((place.tenant, place.id), ()), self._of_row.get((place.tenant, None), ())
+        return [*self._of_everyone, *of_name, *of_row, *of_all]
 
 
 def configured_window(given: Maintenance) -> Window:

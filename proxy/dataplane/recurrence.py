@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta
+from functools import lru_cache
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from proxy.config.units import Recurrence
 
 _DAY: Final = timedelta(days=1)
+#: Occurrences that are not worked out again, 30 µs each: rows are read anew with every change of one of them.
+_REMEMBERED: Final = 8192
 
 
 class Span(NamedTuple):
@@ -67,6 +70,7 @@ def _occurrences(every: Recurrence, moment: float) -> Iterator[Span]:
         day += _DAY
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def _occurrence(every: Recurrence, day: date) -> Span:
     """The one that begins on `day`. Where the clocks are set forward over its begin or end, that is the moment at which
     they are; where they are set back, the hour that comes twice counts the first time. One that lies in the skipped
