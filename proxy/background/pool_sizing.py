@@ -197,6 +197,7 @@ _NUMBERS: Final[tuple[tuple[str, str, str, Callable[[PoolState], float]], ...]] 
     ("gauge", "waiting", "Exchanges that wait for a connection now", lambda state: state.waiting),
     ("gauge", "connections_idle", "Open connections that nobody uses now", lambda state: state.idle),
     ("counter", "wait_seconds", "Time that exchanges waited for a connection", lambda state: state.waited_s),
+    ("gauge", "connections_bound", "pool.max_connections", lambda state: state.bound),
     ("gauge", "connections_recommended", "What the use suggests for max_connections",
      lambda state: state.recommendation.size),
 )  # fmt: skip

@@ -109,6 +109,7 @@ async def test_states_and_metrics_show_every_pool() -> None:
     assert state.place is not None
     assert state.utilization == pytest.approx(0.25, abs=0.02)
     shown = desk.shown()
+    assert shown["mcp_proxy_pool_connections_bound up"] == 20
     assert shown["mcp_proxy_pool_connections_recommended up"] == 20
     assert shown["mcp_proxy_pool_waiting up"] == shown["mcp_proxy_pool_connections_idle up"] == 0
     assert shown["mcp_proxy_pool_wait_seconds_total up"] == 0

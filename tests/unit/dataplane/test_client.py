@@ -365,7 +365,8 @@ async def test_a_full_pool_refuses_after_its_patience_and_serves_who_waits() -> 
         assert await whole(first) == RESULT
         assert await whole(await waiting) == RESULT
         assert len(upstream.seen) == 2
-        assert sender.metrics.pool_waits == 2
+        assert sender.metrics.pool_waits == sender.client.slots.waits == 2
+        assert sender.client.slots.waited_s >= 0.02
 
 
 @pytest.mark.parametrize("fault", [ValueError("a body that breaks off"), Refusal("too late")])
