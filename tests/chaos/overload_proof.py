@@ -1,14 +1,15 @@
 """A server that is asked for twice what it can do, through a real proxy with a queue before it (F30, F32).
 
-The server answers so many calls at once, each after the same time; asked for more, it slows all of them down, as
-servers do. What it can do is measured first, with just as many callers. Then calls come at twice that pace, each when
-it is due and on a connection that is free: of three tenants, one of which floods and one of which counts twice, and of
-somebody of the highest class. Nobody calls again because of a refusal.
+The server answers so many calls at once, each after a time that is drawn; asked for more, it slows all of them down,
+as servers do. What it can do is measured first, with just as many callers. Then calls come at twice that pace, each
+when it is due and on a connection that is free: of three tenants, one of which floods and one of which counts twice,
+and of somebody of the highest class. Nobody calls again because of a refusal.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator
@@ -24,7 +25,8 @@ from tests.proofs.known import Someone, admit, config, serving, someone
 from tests.unit.store.engine import execute, folder, login_dsn, migrated_database, owner_dsn
 
 SLOTS: Final = 10
-SERVICE_S: Final = 0.05
+#: The shortest and the longest that a call takes; they draw evenly.
+SERVICE_S: Final = (0.025, 0.075)
 #: Longest wait in the queue.
 MAX_WAIT_S: Final = 0.5
 #: Calls at twice the peak, by the peak: the highest class, and the tenants.
@@ -104,6 +106,7 @@ class Busy:
     def __init__(self) -> None:
         self.running = 0
         self.most = 0
+        self._draw = random.Random(30)
 
     async def script(self, wire: Wire) -> None:
         """Answer every request on one connection."""
@@ -112,7 +115,7 @@ class Busy:
             self.running += 1
             self.most = max(self.most, self.running)
             try:
-                await asyncio.sleep(SERVICE_S * max(1.0, self.running / SLOTS) ** 2)
+                await asyncio.sleep(self._draw.uniform(*SERVICE_S) * max(1.0, self.running / SLOTS) ** 2)
             finally:
                 self.running -= 1
             await wire.send(json_answer())
