@@ -17,6 +17,7 @@ import sys
 import time
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -46,9 +47,11 @@ from proxy.dataplane.parts import Parts
 from proxy.dataplane.recorder import Recorder
 from proxy.dataplane.snapshot import Live, SnapshotBuilder
 from proxy.dataplane.streams import Streams
+from proxy.dataplane.upstream import Around
 from proxy.drain import Drain
 from proxy.mcp.methods import metric_label
 from proxy.metrics import Metrics, new_registry
+from proxy.protection import Protection
 from proxy.store.accounts import Rejected
 from proxy.store.child_server import EmbeddedError
 from proxy.store.migrate import MigrationError
@@ -98,7 +101,9 @@ class App:
         self._supervisor = Supervisor(log.logger("background"), on_step=self.metrics.loop_step, rng=self._draw)
         self._deadlines = Deadlines(time.monotonic)
         freshness = Freshness()
-        snapshots = SnapshotBuilder(self.metrics, _sealer_of, self._deadlines, lambda: datetime.now(UTC), self._draw)
+        self._protection = Protection(config)
+        around = Around(time.monotonic, self._draw, self._protection.breaker_changed)
+        snapshots = SnapshotBuilder(self.metrics, _sealer_of, self._deadlines, lambda: datetime.now(UTC), around)
         admissions = AdmissionBuilder(pepper_ring, freshness)
         # without the registry, which is read at the start: nothing of it serves
         self.live = Live(
@@ -108,13 +113,14 @@ class App:
         )
         self._renewal = Renewal(self.live, snapshots, admissions, self._report_rows)
         self._backend = Backend(config, self.live, freshness, self._draw, self.readiness.set)
-        self.metrics.more = self._backend.families
+        self.metrics.more = lambda: chain(self._backend.families(), self._protection.families())
         self._prepared: Built | None = None
         self._recorder = Recorder(
             self.metrics, log.AccessLog(stream, config.log.format), _logs_access(config), self._backend.usage
         )
         self._streams = Streams()
-        self._listener = Listener(config.listen, self.metrics, self._refused_early)
+        self._protection.begin(self.live, self._streams, self._supervisor, self._draw)
+        self._listener = Listener(config.listen, self.metrics, self._refused_early, self._protection.load)
         self._admin = AdminServer(config.admin.host, config.admin.port, self.metrics, self.readiness)
         self._drain = Drain(self._listener, self._streams, self.readiness)
 
@@ -124,12 +130,12 @@ class App:
         Raises OSError when a port is taken, EmbeddedError and MigrationError when an embedded database is no use.
         """
         await self._backend.start(self._renewal)
-        config = self.live.snapshot.config
+        config, backend, protection = self.live.snapshot.config, self._backend, self._protection
+        protection.record(backend.database, backend.rows, backend.ids, backend.instance)
         mirrors = Mirrors(self._supervisor.spawn, self.metrics, self._draw)
-        backend = self._backend
         parts = Parts(
-            self._streams, mirrors, time.monotonic, self._keeps, backend.lessons, backend.limiter,
-            backend.violated,
+            self._streams, mirrors, time.monotonic, protection.load, protection.budget, backend.catalogue, self._keeps,
+            backend.lessons, backend.limiter, backend.violated, self.live.weight_of,
         )  # fmt: skip
         handler = Handler(self.live, backend.bans, parts, self._recorder)
         with _naming("admin", config.admin.host, config.admin.port):
@@ -155,6 +161,8 @@ class App:
         every("revoked", _REVOKE_S, self._cut_revoked)
         for name, interval_s, step in self._backend.steps():
             every(name, interval_s, step)
+        for name, interval_s, step, jitter in self._protection.steps(self._listener, self._admin.beat):
+            every(name, interval_s, step, jitter)
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, lambda: self._supervisor.spawn("reload", watch.reload_aside()))
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -198,6 +206,7 @@ class App:
         self._listener.configure(config.listen)
         self._renewal.swap(built)
         self._backend.bans.configure(policy_of(config))
+        self._protection.configure(config)
         generation = self.live.snapshot.generation
         self.metrics.reloaded(generation, time.time())
         self.readiness.set("config", True)
@@ -227,6 +236,7 @@ class App:
         self._listener.abort_all()
         await self._supervisor.stop(_STOP_S)
         await self.live.close()
+        await self._protection.finish()
         await self._backend.stop()
         await self._admin.stop()
         self._log.info("stopped")

@@ -11,9 +11,9 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from proxy import log
 from proxy.backend_metrics import RuleCounts, families
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from proxy.metrics import Family
     from proxy.store.database import Database
 
+_NO_ROWS: Final[Mapping[str, Any]] = {}
 Ready = Callable[[str, bool, str], None]
 
 #: How often databases are looked after, and notices of changes are heard, seconds.
@@ -81,18 +82,27 @@ class Backend:
         self.catalogue = Catalogue()
         self.lessons = Lessons()
         self.usage = Usage(self.catalogue.names)
-        self._instance = f"{socket.gethostname()}-{os.getpid()}-{os.urandom(3).hex()}"
+        self.instance = f"{socket.gethostname()}-{os.getpid()}-{os.urandom(3).hex()}"
         self.bans = Bans(policy_of(config), sharing=config.redis is not None)
-        self.limiter = Limiter(None, time.monotonic, self._instance)
-        self._ids = RecordIds(time.time, os.urandom)
-        self.violations = ViolationLog(None, self._ids, time.time, self._log)
+        self.limiter = Limiter(None, time.monotonic, self.instance)
+        self.ids = RecordIds(time.time, os.urandom)
+        self.violations = ViolationLog(None, self.ids, time.time, self._log)
         self._ban_sync: BanSync | None = None
         self._rules = RuleCounts()
+
+    @property
+    def database(self) -> Database | None:
+        """PostgreSQL, if it is configured."""
+        return self._stores.database
 
     def violated(self, rule: Rule, subject: str, tenant: str, ip: str, limit: float, wait_s: float) -> None:
         """A rule refused a request or, when it is not enforced, would have; see `parts.Violated`."""
         self._rules.count(rule)
         self.violations.violated(rule, subject, tenant, ip, limit, wait_s)
+
+    def rows(self, table: str) -> Mapping[str, Any]:
+        """The rows of a table of the registry by id; the same object for as long as none changed."""
+        return self._sync.registry[table] if self._sync is not None else _NO_ROWS
 
     def families(self) -> Iterator[Family]:
         """The metrics of all this."""
@@ -123,11 +133,11 @@ class Backend:
 
     async def _start_limits(self, database: Database | None) -> None:
         """Limits and bans: of all replicas together when there is Redis, which may be away."""
-        url, instance = self._stores.redis_url, self._instance
+        url, instance = self._stores.redis_url, self.instance
         link = RedisLink(url, time.monotonic, self._draw) if url is not None else None
         self.limiter = Limiter(link, time.monotonic, instance)
         await self.limiter.open()
-        self.violations = ViolationLog(database, self._ids, time.time, log.logger("limits"), instance)
+        self.violations = ViolationLog(database, self.ids, time.time, log.logger("limits"), instance)
         shared = SharedBans(link, instance) if link is not None else None
         self._ban_sync = BanSync(self.bans, shared, self.violations.blocked, instance, time.monotonic)
 

@@ -39,6 +39,8 @@ _REFRESH_S: Final = 300.0
 _REMOVE_S: Final = 600.0
 #: Events, and checks, that wait: some megabytes.
 _MOST_WAITING: Final = 20_000
+#: Checks of one tenant that are written in one step: of 1,000 servers, one each second.
+_MOST_CHECKS: Final = 5000
 #: Tenants whose rows are written in one step, each in a transaction of its own.
 _MOST_TENANTS: Final = 100
 #: Servers that are looked at before requests get a turn: a millisecond.
@@ -200,7 +202,7 @@ class Observing:
         for tenant in sorted(due, key=lambda tenant: self._turns.get(tenant, 0))[:_MOST_TENANTS]:
             self._turn += 1
             self._turns[tenant] = self._turn
-            rows, checks = due[tenant], self._checks.get(tenant, [])[:MOST_ROWS]
+            rows, checks = due[tenant], self._checks.get(tenant, [])[:_MOST_CHECKS]
             try:
                 async with patient(database.tenant(tenant)) as session:
                     await self._write(session, rows, checks)

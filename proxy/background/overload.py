@@ -117,7 +117,16 @@ class MemoryLevel:
 class OverloadWatch:
     """Looks at loop and memory, and writes into `load` what follows."""
 
-    def __init__(self, config: Overload, load: Load, memory: Memory, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        config: Overload,
+        load: Load,
+        memory: Memory,
+        clock: Callable[[], float],
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`changed` is called after each change of what is refused or given up."""
+        self._changed = changed
         self._load = load
         self._memory = memory
         self._clock = clock
@@ -134,6 +143,15 @@ class OverloadWatch:
 
     def step(self) -> None:
         """One look, to be taken every `STEP_S` without jitter."""
+        before = self._levels()
+        self._look()
+        if self._levels() != before:
+            self._changed()
+
+    def _levels(self) -> tuple[int, int]:
+        return self._lag_level.refused_from, self._memory_level.reached
+
+    def _look(self) -> None:
         now, load, config = self._clock(), self._load, self._config
         load.lag_s = self._lag.seen(now, min(_REMEMBERED_S, config.lag_for))
         self._lag_level.seen(now, load.lag_s, config.loop_lag, config.lag_for)

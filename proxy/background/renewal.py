@@ -17,11 +17,13 @@ from proxy.dataplane.admission import CONCERNS, Admission, AdmissionBuilder, Cha
 from proxy.dataplane.allowance import CONCERNS as LIMITING
 from proxy.dataplane.allowance import Allowance, allowance_of
 from proxy.dataplane.estates import estates_of
+from proxy.dataplane.flags import CONCERNS as FLAGGING
+from proxy.dataplane.flags import FlagBook
 from proxy.dataplane.snapshot import Live, Snapshot, SnapshotBuilder
 
 _NO_ROWS: Final[Rows] = {}
-#: Tables that servers and routes are made of.
-_ROUTED: Final = frozenset(("tenants", "mcp_servers", "routing_rules"))
+#: Tables that servers, routes and flags are made of.
+_ROUTED: Final = FLAGGING | {"mcp_servers", "routing_rules"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,8 @@ class Renewal:
         """Everything anew for a configuration. Raises OSError or ValueError when a file it names cannot be used."""
         rows = self._rows
         before = self._live.snapshot
-        snapshot = self._snapshots.build(config, estates_of(rows, config, self._env, before.estates), before)
+        estates, flags = estates_of(rows, config, self._env, before.estates), FlagBook.of(config.flags, rows)
+        snapshot = self._snapshots.build(config, estates, before, flags)
         return Built(config, snapshot, self._admissions.build(config, rows), allowance_of(config, rows))
 
     def swap(self, built: Built) -> None:
@@ -77,7 +80,8 @@ class Renewal:
             if changes is None or any(table in CONCERNS for table, _ in changes):
                 self._live.admission = await asyncio.to_thread(self._admit, changes)
             if changes is None or any(table in _ROUTED for table, _ in changes):
-                snapshot = await asyncio.to_thread(self._route)
+                flagged = changes is None or any(table in FLAGGING for table, _ in changes)
+                snapshot = await asyncio.to_thread(self._route, flagged)
                 if snapshot is not None:
                     self._live.swap(snapshot)
             if changes is None or any(table in LIMITING for table, _ in changes):
@@ -89,16 +93,18 @@ class Renewal:
             return self._admissions.build(self._live.snapshot.config, self._rows)
         return self._admissions.patched(self._live.admission, self._rows, changes)
 
-    def _route(self) -> Snapshot | None:
-        """The next snapshot; None when the rows that changed do not matter to it."""
+    def _route(self, flagged: bool) -> Snapshot | None:
+        """The next snapshot; None when the rows that changed do not matter to it. `flagged`: those of flags may."""
         before = self._live.snapshot
         estates = estates_of(self._rows, before.config, self._env, before.estates)
-        if estates == before.estates:
+        if estates == before.estates and not flagged:
             return None
-        return self._snapshots.build(before.config, estates, before)
+        flags = FlagBook.of(before.config.flags, self._rows) if flagged else before.flags
+        return self._snapshots.build(before.config, estates, before, flags)
 
     def _tell(self) -> None:
-        problems = (*self._live.snapshot.estates.problems, *self._live.allowance.problems)
+        snapshot = self._live.snapshot
+        problems = (*snapshot.estates.problems, *snapshot.flags.problems, *self._live.allowance.problems)
         if problems != self._reported:
             self._reported = problems
             self._report(problems)

@@ -78,6 +78,8 @@ class Queue(Model):
     """Requests under way at once."""
     max_pending: Annotated[int, Field(ge=0, le=100_000)] = 256
     """Requests that wait; of those of one class, the tenants take turns by their weights."""
+    max_streams: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    """Open streams, beyond which none is opened."""
     max_wait: PositiveDuration = 5.0
     """Longest wait. Who could not be served in time is refused at once, with the time after which to come back."""
 

@@ -1,8 +1,9 @@
 """Which server of a route takes a request: one class per strategy.
 
 Owns the choice only. It reads the live counters of `Upstream` and decides at once: it never waits, connects or keeps
-count of requests. A server that is not available, that this request tried already, or that has weight 0 is never
-chosen; weight 0 drains a server, which stays reachable by name for the sessions it has.
+count of requests. A server that this request tried already, or that has weight 0, is never chosen; weight 0 drains a
+server, which stays reachable by name for its sessions. When none is available, one that is merely said to be unhealthy
+is taken all the same (`last_resort`): a check may err, and a refusal helps nobody.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import accumulate
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final, Protocol
 
 from proxy.dataplane.rendezvous import point, score, weighted_score
@@ -38,6 +40,14 @@ class Selection(Protocol):
         """
         ...
 
+    def last_resort(self, tried: Collection[str]) -> Upstream | None:
+        """When `pick` finds none: the least busy that is not forbidden outright."""
+        ...
+
+    def candidates(self) -> Sequence[Upstream]:
+        """All that take new requests, whatever their state."""
+        ...
+
     def get(self, name: str) -> Upstream | None:
         """The server of that name, whatever its weight and state, for a session that lives there."""
         ...
@@ -56,6 +66,13 @@ class _Strategy:
 
     def get(self, name: str) -> Upstream | None:
         return self._members.get(name)
+
+    def candidates(self) -> Sequence[Upstream]:
+        return self._servers
+
+    def last_resort(self, tried: Collection[str]) -> Upstream | None:
+        possible = [server for server in self._servers if server.possible() and server.name not in tried]
+        return min(possible, key=attrgetter("in_flight")) if possible else None
 
     def _usable(self, tried: Collection[str]) -> list[int]:
         """Positions of the servers that can be chosen now; the slow way, for when the quick choice cannot be used."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from proxy.dataplane.priority import NORMAL
 from proxy.identity.principal import anonymous
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from proxy.dataplane.affinity import Session
+    from proxy.dataplane.attempt import Attempt
     from proxy.dataplane.conditions import Condition
     from proxy.dataplane.exchange import Exchange, Head
     from proxy.dataplane.legacy_sse import EndpointEvent
@@ -37,10 +39,11 @@ class RequestContext:
     """State of one request; made by the lane, read by the record. Times are monotonic seconds."""
 
     __slots__ = (
-        "affinity_key", "body", "bytes_in", "bytes_out", "client_ip", "consumed", "denied", "draws", "endpoint",
-        "envelope", "exchange", "fields", "first_byte_at", "head", "host", "message", "outcome", "path", "pinned",
-        "principal", "reader", "refusal", "revision", "route", "routing", "secure", "session", "shadowed", "snapshot",
-        "started_at", "status", "streaming", "target", "tries", "upstream",
+        "affinity_key", "attempt", "body", "bytes_in", "bytes_out", "client_ip", "consumed", "denied", "draws",
+        "endpoint", "envelope", "exchange", "fields", "first_byte_at", "flags", "head", "host", "message", "outcome",
+        "path", "pinned", "principal", "priority", "queued_s", "reader", "refusal", "revision", "route", "routing",
+        "secure", "session", "shadowed", "snapshot", "started_at", "status", "streaming", "target", "tries",
+        "upstream",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, snapshot: Snapshot, now: float) -> None:
@@ -59,6 +62,7 @@ class RequestContext:
         self.principal: Principal = _NOBODY
         self.message: Message | None = None
         self.revision = ""
+        self.flags = snapshot.flags
         self.draws: dict[Condition, bool] | None = None
         # what the phases found
         #: Lower-case names of the fields that held the credential; they go no further.
@@ -84,6 +88,12 @@ class RequestContext:
         self.endpoint: EndpointEvent | None = None
         self.upstream: Upstream | None = None
         self.tries = 0
+        #: The one under way; of several, the last.
+        self.attempt: Attempt | None = None
+        #: Class in queues and under overload: the lower, the sooner served.
+        self.priority = NORMAL
+        #: Time spent in queues.
+        self.queued_s = 0.0
         # how it went
         self.first_byte_at = 0.0
         self.status = 0

@@ -1,24 +1,33 @@
-"""Forwarding: pick a server, send the request, relay the answer; the next server only when nothing was sent.
+"""Forwarding: pick a server, be admitted, send the request, relay the answer; another server when that is safe.
 
-    while servers remain:  pick -> send -> relay
-                                     `-> connect failed -> next
+    pick -> enter (queue, breaker) -> send -> relay
+     ^                                 |
+     `--- nothing was sent, or the request may be repeated (retries.py)
 
-A request of which a byte may have left is never sent again (design section 4.4).
+Which server is `choice.py`'s, what a failure says of it `attempt.py`'s, the race of two servers `hedge.py`'s.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from proxy.config.resilience import Retry
+from proxy.dataplane.attempt import enter
+from proxy.dataplane.choice import answer_to, nobody, pick
+from proxy.dataplane.hedge import first_of
 from proxy.dataplane.legacy_sse import EndpointEvent
 from proxy.dataplane.relay import relay
+from proxy.dataplane.retries import may_follow, may_repeat, was_sent
 from proxy.dataplane.rewrite import request_headers
 from proxy.dataplane.websocket import forward_websocket
-from proxy.errors import ConnectFailed, NoServer, PoolExhausted, Refusal, SessionGone, UpstreamFailed, UpstreamTimeout
+from proxy.errors import Refusal, UpstreamTimeout
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from proxy.dataplane.attempt import Attempt
     from proxy.dataplane.client import UpstreamResponse
     from proxy.dataplane.connector import Body
     from proxy.dataplane.context import RequestContext
@@ -26,46 +35,93 @@ if TYPE_CHECKING:
     from proxy.dataplane.parts import Parts
     from proxy.dataplane.upstream import Upstream
 
+#: For discovery documents, which have no route.
+_WITHOUT_ROUTE: Final = Retry(attempts=1)
+
+
+class _Answered(NamedTuple):
+    """An answer whose head has come."""
+
+    upstream: Upstream
+    attempt: Attempt
+    response: UpstreamResponse
+
 
 async def forward(ctx: RequestContext, parts: Parts) -> None:
     """Answer `ctx` from an upstream. Raises the refusal when no server could be asked or none answered."""
     if ctx.route is not None and ctx.route.mirror is not None:
         parts.mirrors.copy(ctx, *ctx.route.mirror)
+    parts.budget.begin()
+    try:
+        await _forward(ctx, parts)
+    finally:
+        parts.budget.end()
+
+
+async def _forward(ctx: RequestContext, parts: Parts) -> None:
     tried = list(ctx.denied)
-    failure: Refusal = NoServer(headers=(("Retry-After", "1"),))
-    while (upstream := pick(ctx, tried)) is not None:
-        tried.append(upstream.name)
-        ctx.upstream = upstream
-        ctx.tries += 1
-        upstream.in_flight += 1
+    upstream = pick(ctx, tried)
+    if upstream is None:
+        raise answer_to(ctx, nobody(ctx))
+    try:
+        await _try(ctx, upstream, parts, tried)
+        return
+    except Refusal as error:
+        failure = error
+    if may_follow(ctx, failure, was_sent(failure), _retry_of(ctx)) and parts.budget.take():
         try:
-            if upstream.config.timeouts.total:
-                await _round_trip_in_time(ctx, upstream, parts)
-            else:
-                await _round_trip(ctx, upstream, parts)
+            await _fail_over(ctx, upstream, failure, parts, tried)
             return
-        except (ConnectFailed, PoolExhausted) as error:  # nothing was sent
-            failure = error
         finally:
-            upstream.in_flight -= 1
-    if ctx.session is not None and isinstance(failure, ConnectFailed):
-        raise SessionGone("server cannot be reached") from None  # 404 makes the client start again, elsewhere
-    raise failure
+            parts.budget.give_back()
+    raise answer_to(ctx, failure)
 
 
-def pick(ctx: RequestContext, tried: list[str]) -> Upstream | None:
-    """The server to ask next: the session's, the discovery document's, or the route's choice among those untried."""
-    if ctx.pinned is not None:
-        return None if ctx.tries else ctx.pinned
-    assert ctx.route is not None  # noqa: S101 - match_route() found one, or pinned a server
-    return ctx.route.selection.pick(ctx.affinity_key, tried)
+async def _fail_over(ctx: RequestContext, first: Upstream, failure: Refusal, parts: Parts, tried: list[str]) -> None:
+    """One server after the other until one answers; the one that lost the connection again when there is no other."""
+    retry, last = _retry_of(ctx), first
+    sent = [first.name] if was_sent(failure) else []
+    while may_follow(ctx, failure, len(sent), retry):
+        upstream = pick(ctx, tried) or (last if was_sent(failure) else None)
+        if upstream is None or (sent and not may_repeat(ctx, retry, parts.tools, *sent, upstream.name)):
+            break
+        try:
+            await _try(ctx, upstream, parts, tried)
+            return
+        except Refusal as error:
+            failure, last = error, upstream
+            if was_sent(error):
+                sent.append(upstream.name)
+    raise answer_to(ctx, failure)
 
 
-async def _round_trip_in_time(ctx: RequestContext, upstream: Upstream, parts: Parts) -> None:
+def _retry_of(ctx: RequestContext) -> Retry:
+    return ctx.route.retry if ctx.route is not None else _WITHOUT_ROUTE
+
+
+async def _try(ctx: RequestContext, upstream: Upstream, parts: Parts, tried: list[str]) -> None:
+    """Ask one server, from its queue to the end of the answer."""
+    tried.append(upstream.name)
+    ctx.upstream = upstream
+    attempt = ctx.attempt = await enter(ctx, upstream, parts)
+    ctx.tries += 1
+    try:
+        if upstream.config.timeouts.total:
+            await _round_trip_in_time(ctx, upstream, parts, tried)
+        else:
+            await _round_trip(ctx, upstream, parts, tried)
+    except Refusal as error:
+        attempt.failed(error)
+        raise
+    finally:
+        attempt.end()
+
+
+async def _round_trip_in_time(ctx: RequestContext, upstream: Upstream, parts: Parts, tried: list[str]) -> None:
     """A round trip that `timeouts.total` ends: with 504 while nothing has gone to the client, else with a reset."""
     try:
         async with asyncio.timeout(upstream.config.timeouts.total):
-            await _round_trip(ctx, upstream, parts)
+            await _round_trip(ctx, upstream, parts, tried)
     except TimeoutError:
         if not ctx.exchange.started:
             raise UpstreamTimeout("total") from None
@@ -73,18 +129,26 @@ async def _round_trip_in_time(ctx: RequestContext, upstream: Upstream, parts: Pa
         ctx.exchange.abort()
 
 
-async def _round_trip(ctx: RequestContext, upstream: Upstream, parts: Parts) -> None:
+async def _round_trip(ctx: RequestContext, upstream: Upstream, parts: Parts, tried: list[str]) -> None:
     if upstream.config.transport == "websocket" and not ctx.target:  # a discovery document is plain HTTP
         await forward_websocket(ctx, upstream, parts.streams)
         return
-    response = await _send(ctx, upstream, parts)
+    attempt, route = ctx.attempt, ctx.route
+    assert attempt is not None  # noqa: S101 - _try() made it
+    if route is not None and route.retry.hedge is not None and _may_race(ctx, upstream, parts, route.retry):
+        answered = await _hedged(ctx, _Race(upstream, attempt, tried), parts, route.retry)
+    else:
+        answered = await _send(ctx, upstream, attempt, parts)
+    ctx.upstream, ctx.attempt = answered.upstream, answered.attempt
+    ctx.first_byte_at = parts.clock()
     try:
-        await relay(ctx, response, parts)
+        await relay(ctx, answered.response, parts)
     finally:
-        response.close()
+        answered.response.close()
+        answered.attempt.end()
 
 
-async def _send(ctx: RequestContext, upstream: Upstream, parts: Parts) -> UpstreamResponse:
+async def _send(ctx: RequestContext, upstream: Upstream, attempt: Attempt, parts: Parts) -> _Answered:
     head = ctx.head
     if head.method == "GET" and upstream.config.transport == "sse":
         ctx.endpoint = EndpointEvent(ctx)
@@ -93,14 +157,82 @@ async def _send(ctx: RequestContext, upstream: Upstream, parts: Parts) -> Upstre
     sent_at = parts.clock()
     try:
         response = await upstream.client.send(head.method, target, headers, _body(ctx))
-    except UpstreamFailed:
+    except Refusal as error:
         if ctx.exchange.fault is not None:  # a streamed body broke off on the client's side
             raise ctx.exchange.fault from None
+        attempt.failed(error)
         raise
-    ctx.first_byte_at = parts.clock()
+    attempt.answered(response.status, response.headers)
     if head.method == "POST":  # the head of a GET stream says nothing about how fast a server works
-        upstream.observe_latency(ctx.first_byte_at - sent_at)
-    return response
+        upstream.observe_latency(parts.clock() - sent_at)
+    return _Answered(upstream, attempt, response)
+
+
+# --- two servers at once --------------------------------------------------------------------------------------------
+
+
+class _Race(NamedTuple):
+    """The first of two tries."""
+
+    upstream: Upstream
+    attempt: Attempt
+    tried: list[str]
+
+
+def _may_race(ctx: RequestContext, upstream: Upstream, parts: Parts, retry: Retry) -> bool:
+    """Others run as one task, and read their bodies where they are."""
+    return ctx.pinned is None and may_repeat(ctx, retry, parts.tools, upstream.name)
+
+
+async def _hedged(ctx: RequestContext, race: _Race, parts: Parts, retry: Retry) -> _Answered:
+    """The first answer of two servers, of which the second is asked when the first is late."""
+    assert retry.hedge is not None  # noqa: S101 - _round_trip() has looked
+    answered = await first_of(
+        _send(ctx, race.upstream, race.attempt, parts), _spare(ctx, race, parts, retry), retry.hedge.after, _give_up
+    )
+    if answered.attempt is not race.attempt:
+        race.attempt.end()
+    return answered
+
+
+def _spare(
+    ctx: RequestContext, race: _Race, parts: Parts, retry: Retry
+) -> Callable[[], Coroutine[None, None, _Answered] | None]:
+    """Asks another server, if there is one that the request may be sent to, too."""
+
+    def spare() -> Coroutine[None, None, _Answered] | None:
+        other = pick(ctx, race.tried)
+        if other is None or not may_repeat(ctx, retry, parts.tools, race.upstream.name, other.name):
+            return None
+        if not parts.budget.take():
+            return None
+        race.tried.append(other.name)
+        return _ask_besides(ctx, other, parts)
+
+    return spare
+
+
+async def _ask_besides(ctx: RequestContext, upstream: Upstream, parts: Parts) -> _Answered:
+    answered: _Answered | None = None
+    attempt: Attempt | None = None
+    try:
+        attempt = await enter(ctx, upstream, parts)
+        ctx.tries += 1
+        answered = await _send(ctx, upstream, attempt, parts)
+        return answered
+    finally:
+        parts.budget.give_back()
+        if attempt is not None and answered is None:
+            attempt.end()
+
+
+def _give_up(answered: _Answered) -> None:
+    """The other one was sooner."""
+    answered.response.close()
+    answered.attempt.end()
+
+
+# --- what is sent ---------------------------------------------------------------------------------------------------
 
 
 def _body(ctx: RequestContext) -> Body:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from proxy.dataplane.authorize import authorize
 from proxy.dataplane.bans import turn_away
+from proxy.dataplane.classify import classify
 from proxy.dataplane.context import RequestContext
 from proxy.dataplane.forward import forward
 from proxy.dataplane.identity import authenticate
@@ -50,6 +51,7 @@ class Handler:
             await read_message(ctx)  # 400, 404, 408, 413, 415
             match_route(ctx)  # 404, 405
             authorize(ctx, self._live.admission, time.time())  # 403, 404
+            classify(ctx, self._parts.load)  # 503
             await take_tokens(ctx, self._live.allowance, self._parts)  # 429
             await forward(ctx, self._parts)  # 426, 502, 503, 504; streams
         except Refusal as refusal:

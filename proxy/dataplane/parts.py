@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from proxy.dataplane.lists import keep_nothing
 from proxy.dataplane.mirror import Mirrors
+from proxy.dataplane.retries import RetryBudget, Tools
+from proxy.dataplane.shedding import Load
 from proxy.dataplane.streams import Streams
 
 if TYPE_CHECKING:
@@ -26,6 +28,12 @@ class Parts(NamedTuple):
     mirrors: Mirrors
     clock: Callable[[], float]
     """Monotonic seconds."""
+    load: Load
+    """How busy the process is."""
+    budget: RetryBudget
+    """What retries may add to the traffic."""
+    tools: Tools
+    """What servers said of their tools."""
     keeps: Keeps = keep_nothing
     """Says of an answer which items of its lists the client may use."""
     lessons: Lessons | None = None
@@ -34,3 +42,5 @@ class Parts(NamedTuple):
     """Counts what is used; None: nothing is limited."""
     violated: Violated | None = None
     """Told of each rule that refused or would have."""
+    weight_of: Callable[[str], float] = lambda tenant: 1.0
+    """Share of a tenant, by its id, where tenants wait for the same."""

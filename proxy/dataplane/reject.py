@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from proxy.dataplane.answer import head_bytes
-from proxy.errors import RateLimited
+from proxy.errors import RateLimited, UnderMaintenance
 
 if TYPE_CHECKING:
     from proxy.dataplane.context import RequestContext
@@ -23,6 +23,8 @@ def refusal_body(refusal: Refusal) -> bytes:
     about = {"source": "proxy", "reason": refusal.reason}
     if isinstance(refusal, RateLimited):
         about["rule"] = refusal.rule
+    if isinstance(refusal, UnderMaintenance):
+        about["title"] = refusal.title
     body["error"] = {"code": refusal.code, "message": refusal.message, "data": about}
     return orjson.dumps(body)
 

@@ -139,6 +139,8 @@ async def _relay_events(ctx: RequestContext, answer: Answer, parts: Parts, idle_
     upstream = ctx.upstream
     assert upstream is not None  # noqa: S101 - as above
     ctx.streaming = True
+    if ctx.attempt is not None:
+        ctx.attempt.streams()
     stream = parts.streams.open(ctx)
     upstream.metrics.open_streams += 1
     try:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from proxy.config.models import Affinity
+from proxy.config.models import Affinity, Retry
 from proxy.dataplane.balancer import Selection, select
 from proxy.dataplane.conditions import Condition, Surroundings, Traits, compile_when
 from proxy.dataplane.globs import Anchor, Glob, GlobTable, Key, keys_of
@@ -25,12 +25,24 @@ __all__ = ["CompiledRoute", "Router", "Traits"]
 
 #: `consistent_hash` says that requests stick, not to what; this is what it means without an `affinity`.
 _HASHED_BY_DEFAULT: Final = Affinity(by="client_address")
+_RETRY: Final = Retry()
 
 
 class CompiledRoute:
     """A route at run time. Built with the snapshot and never changed."""
 
-    __slots__ = ("affinity", "config", "filter_lists", "inspect", "mirror", "name", "sealed", "selection", "servers")
+    __slots__ = (
+        "affinity",
+        "config",
+        "filter_lists",
+        "inspect",
+        "mirror",
+        "name",
+        "retry",
+        "sealed",
+        "selection",
+        "servers",
+    )
 
     def __init__(self, name: str, selection: Selection, servers: Mapping[str, Upstream]) -> None:
         self.name = name
@@ -40,6 +52,8 @@ class CompiledRoute:
         self.selection = selection
         #: The servers by name, also those of weight 0, which keep their sessions.
         self.servers = servers
+        #: When a request is sent again.
+        self.retry = _RETRY
         #: The body is parsed before it is forwarded.
         self.inspect = True
         #: Lists lose what the principal may not use.
@@ -64,6 +78,7 @@ class CompiledRoute:
         route.sealed = config.sessions == "sealed"
         route.mirror = (upstreams[config.mirror.server], config.mirror.percent) if config.mirror else None
         route.affinity = affinity
+        route.retry = config.retry
         return route
 
     @classmethod

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from proxy.config.reachable import Reachable
 from proxy.dataplane.client import UpstreamClient
+from proxy.dataplane.flags import FlagBook
 from proxy.dataplane.origin import OriginPolicy
+from proxy.dataplane.priority import Ranking
 from proxy.dataplane.router import CompiledRoute, Router, Traits
-from proxy.dataplane.upstream import Upstream
+from proxy.dataplane.upstream import Around, Upstream
 from proxy.dataplane.wellknown import Wellknown
 from proxy.identity.access import Server as Place
 from proxy.identity.records import SYSTEM_TENANT
@@ -88,11 +90,13 @@ class Snapshot:
     """One generation of configuration and registry, compiled."""
 
     __slots__ = (
-        "compiled", "config", "estates", "generation", "origins", "public_prefix", "requests", "sealer", "shared",
-        "tenants", "upstreams", "wellknown",
+        "compiled", "config", "estates", "flags", "generation", "origins", "public_prefix", "ranking", "requests",
+        "sealer", "shared", "tenants", "upstreams", "wellknown",
     )  # fmt: skip
 
-    def __init__(self, generation: int, config: Config, estates: Estates, sealer: Sealer) -> None:
+    def __init__(
+        self, generation: int, config: Config, estates: Estates, sealer: Sealer, flags: FlagBook | None = None
+    ) -> None:
         self.generation = generation
         #: Requests that read it now; one that an earlier snapshot serves keeps that one's connections alive.
         self.requests = 0
@@ -109,6 +113,9 @@ class Snapshot:
         self.origins = OriginPolicy.of(config.listen)
         self.wellknown = Wellknown({})
         self.public_prefix = config.public_prefix
+        #: Features that are on for some, and the classes of requests.
+        self.flags = FlagBook.of(config.flags, {}) if flags is None else flags
+        self.ranking = Ranking(config.priorities)
 
     def routing_of(self, tenant: str) -> Routing:
         """The routes that principals of a tenant see; another tenant's are not among them."""
@@ -128,18 +135,21 @@ class SnapshotBuilder:
         sealer_of: Callable[[Config], Sealer],
         deadlines: Deadlines,
         now: Callable[[], datetime],
-        draw: Callable[[], float],
+        around: Around,
     ) -> None:
         self._metrics = metrics
         self._deadlines = deadlines
         self._sealer_of = sealer_of
         self._now = now
-        self._draw = draw
+        self._around = around
 
-    def build(self, config: Config, estates: Estates, previous: Snapshot | None) -> Snapshot:
-        """The next snapshot. Raises OSError or ssl.SSLError when a file it names cannot be used."""
+    def build(
+        self, config: Config, estates: Estates, previous: Snapshot | None, flags: FlagBook | None = None
+    ) -> Snapshot:
+        """The next snapshot; without `flags` with those of the configuration. Raises OSError or ssl.SSLError when a
+        file it names cannot be used."""
         generation = previous.generation + 1 if previous is not None else 1
-        snapshot = Snapshot(generation, config, estates, self._sealer_of(config))
+        snapshot = Snapshot(generation, config, estates, self._sealer_of(config), flags)
         known = previous.upstreams if previous is not None else {}
         shared = self._upstreams(estates.shared, known)
         snapshot.upstreams.update(shared)
@@ -169,7 +179,7 @@ class SnapshotBuilder:
             and all(before.upstreams.get(name) is upstream for name, upstream in own.items())
         ):
             return before
-        router = Router.compile(estate.routes, upstreams, self._now, self._draw, own)
+        router = Router.compile(estate.routes, upstreams, self._now, self._around.draw, own)
         return Compiled(estate, upstreams, router)
 
     def _upstreams(
@@ -197,7 +207,9 @@ class SnapshotBuilder:
         ):
             return known
         metrics = self._metrics.server(name)
-        upstream = Upstream(name, server, UpstreamClient(server, metrics, self._deadlines, reachable), metrics)
+        upstream = Upstream(
+            name, server, UpstreamClient(server, metrics, self._deadlines, reachable), metrics, self._around
+        )
         upstream.certificates = certificates
         return upstream
 
@@ -218,6 +230,10 @@ class Live:
         _count_pools(snapshot)
         #: Servers that no snapshot with requests knows, by identity; copies to them may still be under way.
         self._retired: dict[int, Upstream] = {}
+
+    def weight_of(self, tenant: str) -> float:
+        """Share of a tenant, by its id, where tenants wait for the same."""
+        return self.allowance.weights.get(tenant, 1.0)
 
     def swap(self, snapshot: Snapshot) -> None:
         """Put `snapshot` in force for every request that begins from now on."""

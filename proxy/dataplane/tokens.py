@@ -33,7 +33,7 @@ _LONGEST_S: Final = 86400
 
 async def take_tokens(ctx: RequestContext, allowance: Allowance, parts: Parts) -> None:
     """Raise RateLimited when a rule is used up, TooManyStreams for one stream too many."""
-    if allowance.limits_streams and _opens_stream(ctx):
+    if allowance.limits_streams and opens_stream(ctx):
         _check_streams(ctx, allowance, parts)
     limiter, book = parts.limiter, allowance.book
     if limiter is None:
@@ -50,7 +50,8 @@ async def take_tokens(ctx: RequestContext, allowance: Allowance, parts: Parts) -
         raise RateLimited(verdict.rule.name, headers=_fields(verdict))
 
 
-def _opens_stream(ctx: RequestContext) -> bool:
+def opens_stream(ctx: RequestContext) -> bool:
+    """Whether the answer has no end of its own."""
     message = ctx.message
     if message is None:
         return ctx.head.method == "GET"

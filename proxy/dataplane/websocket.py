@@ -33,6 +33,8 @@ async def forward_websocket(ctx: RequestContext, upstream: Upstream, streams: St
     target = upstream.target_with(head.query)
     tunnel = await open_tunnel(upstream, request_headers(ctx, upstream), target, timeouts.first_byte)
     ctx.status = tunnel.status
+    if ctx.attempt is not None:
+        ctx.attempt.answered(tunnel.status, tunnel.headers)
     try:
         headers = response_headers(ctx, tunnel.status, tunnel.headers)
     except Refusal:
@@ -44,6 +46,8 @@ async def forward_websocket(ctx: RequestContext, upstream: Upstream, streams: St
         return
     exchange.upgrade(101, [*headers, *_UPGRADE])
     ctx.streaming = True
+    if ctx.attempt is not None:
+        ctx.attempt.streams()
     held = streams.open_tunnel(ctx)
     upstream.metrics.open_streams += 1
     try:

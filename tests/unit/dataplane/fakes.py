@@ -15,8 +15,10 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from proxy.config.models import Config, Limits
+from proxy.config.models import RetryBudget as RetryBudgetSettings
 from proxy.dataplane.admission import AdmissionBuilder, Freshness
 from proxy.dataplane.allowance import allowance_of
+from proxy.dataplane.catalogue import Catalogue
 from proxy.dataplane.context import ANONYMOUS, RequestContext
 from proxy.dataplane.deadlines import Deadlines
 from proxy.dataplane.estates import estates_of
@@ -24,8 +26,11 @@ from proxy.dataplane.exchange import Exchange, Headers
 from proxy.dataplane.head import parse_head
 from proxy.dataplane.mirror import Mirrors
 from proxy.dataplane.parts import Parts
+from proxy.dataplane.retries import RetryBudget
+from proxy.dataplane.shedding import Load
 from proxy.dataplane.snapshot import Live, Snapshot, SnapshotBuilder
 from proxy.dataplane.streams import Streams
+from proxy.dataplane.upstream import Around
 from proxy.errors import Refusal
 from proxy.mcp.methods import metric_label
 from proxy.metrics import Metrics
@@ -165,7 +170,7 @@ class Proxy:
             lambda _: sealer(),
             self.deadlines,
             lambda: datetime(2026, 11, 22, tzinfo=UTC),
-            lambda: self.drawn,
+            Around(self.time, lambda: self.drawn),
         )
         whole = Config.model_validate(config)
         self.admissions = AdmissionBuilder(lambda _: RING, Freshness(current=True))
@@ -176,7 +181,8 @@ class Proxy:
         """Copies for a mirror that wait to be run, with their names."""
         self.room = 1
         """How many copies are taken."""
-        self.parts = Parts(self.streams, Mirrors(self._spawn, self.metrics, lambda: self.drawn), self.time)
+        mirrors = Mirrors(self._spawn, self.metrics, lambda: self.drawn)
+        self.parts = Parts(self.streams, mirrors, self.time, Load(), RetryBudget(RetryBudgetSettings()), Catalogue())
 
     def configure(self, **config: Any) -> Snapshot:
         """Put another configuration in force, as a reload does."""

@@ -178,7 +178,7 @@ def test_a_route_none_of_whose_servers_is_there_is_left_out() -> None:
     assert estates.problems[-1] == "tenant acme, route r: left out: none of its servers is there"
 
 
-@pytest.mark.parametrize("columns", [{"is_enabled": False}, {"options": {"breaker": {}}}, {"tags": ()}])
+@pytest.mark.parametrize("columns", [{"is_enabled": False}, {"options": {"braker": {}}}, {"tags": ()}])
 def test_a_name_of_ones_own_never_means_the_shared_server(columns: dict[str, Any]) -> None:
     """What is meant for one's own server does not go elsewhere while that one is disabled."""
     estates = made(server(1, "files", **columns), route(1, "r", "search", "files"))

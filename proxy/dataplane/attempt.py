@@ -1,0 +1,127 @@
+"""One try of a request at one server: its place in the queue, its admission by the breaker, and what both learn of it.
+
+Owns that whatever was taken is given back exactly once, however the try ends, and what counts as a failure of the
+server. Which server is tried, and whether another one follows, is `forward.py`'s.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING, Final
+
+from proxy.dataplane.client import origin_of
+from proxy.dataplane.tokens import opens_stream
+from proxy.errors import CircuitOpen, ConnectFailed, QueueFull, UpstreamFailed, UpstreamTimeout
+
+if TYPE_CHECKING:
+    from proxy.dataplane.context import RequestContext
+    from proxy.dataplane.exchange import Headers
+    from proxy.dataplane.parts import Parts
+    from proxy.dataplane.queueing import RequestQueue
+    from proxy.dataplane.upstream import Upstream
+    from proxy.errors import Refusal
+
+#: What a server answers that cannot serve (RFC 9110 sections 15.6.3 to 15.6.5); 500 may well be about the one request.
+_FAILURES: Final = frozenset((502, 503, 504))
+_TOO_MANY: Final = 429
+#: Never made to wait for load: an error there flips clients to an older protocol (design section 7).
+_DISCOVER: Final = "server/discover"
+#: A longer Retry-After of a server is no promise but a mistake, seconds.
+_LONGEST_S: Final = 3600.0
+
+
+class Attempt:
+    """Holds what `enter` took."""
+
+    __slots__ = ("_ended", "_queue", "_streams", "_ticket", "_upstream")
+
+    def __init__(self, upstream: Upstream, queue: RequestQueue | None, ticket: int) -> None:
+        self._upstream = upstream
+        self._queue = queue
+        #: What the breaker gave, until it was told how it went; 0 from then on.
+        self._ticket = ticket
+        self._streams = self._ended = False
+        upstream.in_flight += 1
+
+    def answered(self, status: int, headers: Headers) -> None:
+        """The head of the answer has come."""
+        upstream, ticket = self._upstream, self._ticket
+        self._ticket = 0
+        if status in _FAILURES:
+            upstream.breaker.failed(ticket, "upstream_5xx", _retry_after_s(headers))
+            upstream.health.passive(False)
+            return
+        upstream.breaker.succeeded(ticket)
+        upstream.health.passive(True)
+        if status == _TOO_MANY and (rest_s := _retry_after_s(headers)):
+            upstream.breaker.rest(rest_s)
+
+    def failed(self, error: Refusal) -> None:
+        """It ended without an answer. What came after the head, and what is the client's fault, says nothing."""
+        if self._ticket and isinstance(error, ConnectFailed | UpstreamFailed | UpstreamTimeout):
+            ticket, self._ticket = self._ticket, 0
+            self._upstream.breaker.failed(ticket, origin_of(error))
+            self._upstream.health.passive(False)
+
+    def streams(self) -> None:
+        """The answer is a stream: its place in the queue is free for others, and it counts among the streams."""
+        self._leave()
+        self._streams = True
+        self._upstream.open_streams += 1
+
+    def end(self) -> None:
+        """Give back what is still held; to be called once more does nothing."""
+        if self._ended:
+            return
+        self._ended = True
+        upstream = self._upstream
+        upstream.in_flight -= 1
+        upstream.open_streams -= self._streams
+        if self._ticket:
+            upstream.breaker.neutral(self._ticket)
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._queue is not None:
+            self._queue.leave()
+            self._queue = None
+
+
+async def enter(ctx: RequestContext, upstream: Upstream, parts: Parts) -> Attempt:
+    """Wait for a place at `upstream`, if it has a queue, and be admitted. Raises QueueFull, QueueTimeout and
+    CircuitOpen."""
+    queue = upstream.queue
+    if queue is not None:
+        if ctx.message is not None and ctx.message.method == _DISCOVER:
+            queue = None
+        elif opens_stream(ctx) and upstream.open_streams >= upstream.max_streams:
+            raise QueueFull("streams of the server", headers=(("Retry-After", "1"),))
+        elif not queue.try_enter():
+            await _wait(ctx, queue, upstream.config.timeouts.total or inf, parts)
+    ticket = upstream.breaker.admit()
+    if not ticket:
+        if queue is not None:
+            queue.leave()
+        raise circuit_open(upstream.breaker.retry_after_s)
+    return Attempt(upstream, queue, ticket)
+
+
+async def _wait(ctx: RequestContext, queue: RequestQueue, patience_s: float, parts: Parts) -> None:
+    tenant, began = ctx.principal.tenant, parts.clock()
+    try:
+        await queue.enter(tenant, parts.weight_of(tenant), ctx.priority, patience_s)
+    finally:
+        ctx.queued_s += parts.clock() - began
+
+
+def circuit_open(retry_after_s: float) -> CircuitOpen:
+    """The refusal while a breaker is open, with the time until the next trial (RFC 9110 section 10.2.3)."""
+    return CircuitOpen(headers=(("Retry-After", str(max(1, int(retry_after_s + 0.999)))),))
+
+
+def _retry_after_s(headers: Headers) -> float:
+    """`Retry-After` in seconds; 0 for none, and for a date, which a server's clock may have made."""
+    for name, value in headers:
+        if len(name) == 11 and name.lower() == "retry-after":
+            return min(float(value), _LONGEST_S) if value.isdecimal() and len(value) < 10 else 0.0
+    return 0.0

@@ -1,0 +1,95 @@
+"""What protects servers and process, as metrics: breakers, queues, retries, overload, health.
+
+Owns names, types and labels of these metrics; docs/operations.md lists them. It only reads plain numbers that others
+keep, when somebody looks. A server whose breaker never saw a failure has no lines of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Final
+
+from proxy.background import health_checks
+from proxy.metrics import Family
+
+if TYPE_CHECKING:
+    from proxy.background.health_checks import HealthChecks
+    from proxy.background.observing import Observing
+    from proxy.dataplane.retries import RetryBudget
+    from proxy.dataplane.shedding import Load
+    from proxy.dataplane.upstream import Upstream
+
+_Rows = list[tuple[str, float]]
+
+_CLASSES: Final = ("high", "normal", "low")
+#: Attribute of a queue -> kind and what it is.
+_QUEUE: Final = {
+    "running": ("gauge", "Requests under way at a server with a queue"),
+    "pending": ("gauge", "Requests that wait for a server"),
+    "admitted": ("counter", "Requests that got a place"),
+    "rejected": ("counter", "Requests that found the queue full, or could not be served in time"),
+    "expired": ("counter", "Requests that waited in vain"),
+    "abandoned": ("counter", "Requests whose client left while they waited"),
+    "waited_s": ("counter", "Seconds that requests waited"),
+}
+
+
+def families(
+    upstreams: Mapping[str, Upstream], checks: HealthChecks, load: Load, budget: RetryBudget, observing: Observing
+) -> Iterator[Family]:
+    """Every metric of the protection."""
+    yield from health_checks.families(upstreams, checks)
+    servers = list(upstreams.values())
+    yield from _breakers([server for server in servers if server.breaker.last_failure or server.breaker.order])
+    yield from _queues([server for server in servers if server.queue is not None])
+    yield _family("gauge", "retries_running", "Retries and hedges under way", budget.retrying)
+    retries = {"allowed": budget.taken, "refused": budget.refused}
+    rows = [(f'{{verdict="{verdict}"}}', float(count)) for verdict, count in retries.items()]
+    yield Family("counter", "mcp_proxy_retries", "Retries and hedges wanted, by whether the budget had room", rows)
+    yield _family("gauge", "loop_lag_seconds", "Longest delay of the event loop in the last second", load.lag_s)
+    yield _family("gauge", "memory_bytes", "Memory that counts against the limit", load.memory_bytes)
+    yield _family("gauge", "memory_limit_bytes", "Memory that may be used; 0: no limit", load.memory_limit)
+    shed = [(f'{{class="{name}"}}', float(load.shed[number])) for number, name in enumerate(_CLASSES)]
+    yield Family("counter", "mcp_proxy_shed_requests", "Requests refused for overload", shed)
+    yield _family("gauge", "observation_rows_waiting", "Events and health checks not written yet", observing.waiting)
+    yield _family("counter", "observation_rows_dropped", "Events and health checks without room", observing.dropped)
+
+
+def _breakers(servers: Iterable[Upstream]) -> Iterator[Family]:
+    states: _Rows = []
+    trips: _Rows = []
+    refused: _Rows = []
+    seconds: _Rows = []
+    failures: _Rows = []
+    for server in servers:
+        breaker, label = server.breaker, f'server="{server.metrics.label}"'
+        spent = breaker.seconds()
+        states += [(f'{{{label},state="{state}"}}', float(state == breaker.state)) for state in spent]
+        seconds += [(f'{{{label},state="{state}"}}', length) for state, length in spent.items()]
+        failures += [(f'{{{label},origin="{origin}"}}', count) for origin, count in breaker.by_origin.items()]
+        trips.append((f"{{{label}}}", breaker.trips))
+        refused.append((f"{{{label}}}", breaker.refused))
+    yield _summed("gauge", "breaker_state", "Breakers by their state", states)
+    yield _summed("counter", "breaker_trips", "Times that failures opened a breaker", trips)
+    yield _summed("counter", "breaker_refused", "Requests that found a breaker open", refused)
+    yield _summed("counter", "breaker_seconds", "Seconds that breakers spent in each state", seconds)
+    yield _summed("counter", "server_failures", "Failures of servers, by where they arose", failures)
+
+
+def _queues(servers: Iterable[Upstream]) -> Iterator[Family]:
+    with_queues = [(server.metrics.label, server.queue) for server in servers]
+    for name, (kind, purpose) in _QUEUE.items():
+        rows = [(f'{{server="{label}"}}', float(getattr(queue, name))) for label, queue in with_queues]
+        yield _summed(kind, f"queue_{name.replace('_s', '_seconds')}", purpose, rows)
+
+
+def _summed(kind: str, name: str, purpose: str, rows: _Rows) -> Family:
+    """Servers beyond the cap share a label: their numbers are one."""
+    sums: dict[str, float] = {}
+    for labels, value in rows:
+        sums[labels] = sums.get(labels, 0.0) + value
+    return Family(kind, f"mcp_proxy_{name}", purpose, list(sums.items()))
+
+
+def _family(kind: str, name: str, purpose: str, value: float) -> Family:
+    return Family(kind, f"mcp_proxy_{name}", purpose, (("", float(value)),))
