@@ -30,30 +30,37 @@ class Memory:
     def __init__(self, proc: Path = _PROC, cgroups: Path = _CGROUPS) -> None:
         self._page_bytes = os.sysconf("SC_PAGE_SIZE")
         # open from now on: when descriptors run out is no time to open a file
-        self._statm = (proc / "statm").open("rb", buffering=0)
+        self._statm = _opened(proc / "statm")
         self._group = _limited_group(proc, cgroups)
-        self._stat = self._group[1].open("rb", buffering=0) if self._group is not None else None
+        self._stat = _opened(self._group[1]) if self._group is not None else None
         self._by_group = False
         #: Bytes that may be used; 0: nobody said.
         self.limit = 0
 
     def configure(self, limit: int | None) -> None:
         """Take the configured limit in bytes; None: that of the control group, if it has one."""
-        self._by_group = limit is None and self._group is not None
-        self.limit = self._group[0] if limit is None and self._group is not None else limit or 0
+        self._by_group = limit is None
+        self.limit = 0
+        if limit is not None and self._statm is not None:
+            self.limit = limit
+        elif limit is None and self._group is not None and self._stat is not None:
+            self.limit = self._group[0]
 
     def used(self) -> int:
-        """Bytes in use now. Takes a few microseconds for the process, some 20 for a control group."""
+        """Bytes in use now, where there is a limit. Takes a few microseconds for the process, some 20 for a group."""
         if self._by_group and self._group is not None and self._stat is not None:
-            lines = (line.split() for line in os.pread(self._stat.fileno(), _STAT_BYTES, 0).splitlines())
+            lines = (line.split() for line in os.pread(self._stat, _STAT_BYTES, 0).splitlines())
             return sum(int(size) for name, size in lines if name in self._group[2])
-        return int(os.pread(self._statm.fileno(), _STAT_BYTES, 0).split()[1]) * self._page_bytes
+        assert self._statm is not None  # noqa: S101 - else there is no limit
+        return int(os.pread(self._statm, _STAT_BYTES, 0).split()[1]) * self._page_bytes
 
     def close(self) -> None:
-        """Close the kernel's files."""
-        self._statm.close()
-        if self._stat is not None:
-            self._stat.close()
+        """Close the kernel's files; there is no limit any more."""
+        for file in (self._statm, self._stat):
+            if file is not None:
+                os.close(file)
+        self._statm = self._stat = None
+        self.limit = 0
 
     def trim(self) -> None:
         """Give free memory back to the kernel: the allocator keeps it otherwise. Takes milliseconds."""
@@ -61,6 +68,14 @@ class Memory:
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's alone
         if trim is not None:
             trim(0)
+
+
+def _opened(file: Path) -> int | None:
+    """A descriptor to read from; None on a system that has no such file."""
+    try:
+        return os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
 
 
 def _limited_group(proc: Path, cgroups: Path) -> tuple[int, Path, frozenset[bytes]] | None:

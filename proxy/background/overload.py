@@ -141,6 +141,10 @@ class OverloadWatch:
         self._config = config
         self._memory.configure(config.memory)
 
+    def close(self) -> None:
+        """Look no more; nothing is refused for memory from now on."""
+        self._memory.close()
+
     def step(self) -> None:
         """One look, to be taken every `STEP_S` without jitter."""
         before = self._levels()

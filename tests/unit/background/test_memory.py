@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ class Kernel:
 
     def __init__(self, root: Path) -> None:
         self.proc, self.cgroups = root / "proc", root / "cgroups"
+        self.opened: list[Memory] = []
         self.write(self.proc / "statm", "5000 321 12 1 0 300 0\n")
 
     def write(self, file: Path, text: str) -> None:
@@ -27,28 +30,36 @@ class Kernel:
 
     def memory(self, limit: int | None = None) -> Memory:
         memory = Memory(self.proc, self.cgroups)
+        self.opened.append(memory)
         memory.configure(limit)
         return memory
 
 
 @pytest.fixture
-def kernel(tmp_path: Path) -> Kernel:
-    return Kernel(tmp_path)
+def kernel(tmp_path: Path) -> Iterator[Kernel]:
+    made = Kernel(tmp_path)
+    yield made
+    for memory in made.opened:
+        memory.close()
 
 
-def test_the_real_process_uses_some_memory() -> None:
+@pytest.fixture
+def memory() -> Iterator[Memory]:
+    made = Memory()
+    made.configure(512 * MIB)
+    yield made
+    made.close()
+
+
+def test_the_real_process_uses_some_memory(memory: Memory) -> None:
     """More than an interpreter needs, less than the machine has; giving memory back does not break anything."""
-    memory = Memory()
-    memory.configure(512 * MIB)
     memory.trim()
     assert 5 * MIB < memory.used() < 64 << 30
     assert memory.limit == 512 * MIB
 
 
-def test_what_was_freed_is_given_back() -> None:
+def test_what_was_freed_is_given_back(memory: Memory) -> None:
     """Small pieces in between others stay with the allocator until it is told."""
-    memory = Memory()
-    memory.configure(512 * MIB)
     pieces = [bytes(60_000) for _ in range(2000)]
     held = memory.used()
     del pieces[:-1]
@@ -56,12 +67,27 @@ def test_what_was_freed_is_given_back() -> None:
     assert held - memory.used() > 60 * MIB
 
 
+def test_it_is_read_without_another_descriptor(memory: Memory) -> None:
+    """When they have run out, memory is still watched."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            os.open("/proc/self/statm", os.O_RDONLY)
+        assert memory.used() > 5 * MIB
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def test_a_configured_limit_holds_for_the_process(kernel: Kernel) -> None:
     """Whatever the control group says."""
     kernel.write(kernel.proc / "cgroup", "0::/app\n")
     kernel.write(kernel.cgroups / "app/memory.max", f"{300 * MIB}\n")
+    kernel.write(kernel.cgroups / "app/memory.stat", STAT_V2)
     memory = kernel.memory(128 * MIB)
     assert (memory.limit, memory.used()) == (128 * MIB, 321 * os.sysconf("SC_PAGE_SIZE"))
+    memory.configure(None)
+    assert (memory.limit, memory.used()) == (300 * MIB, 123 * MIB)
 
 
 def test_a_group_of_version_2_limits_what_cannot_be_taken_back(kernel: Kernel) -> None:
@@ -99,6 +125,14 @@ def test_without_a_limit_nothing_is_watched(kernel: Kernel, limit: str) -> None:
     kernel.write(kernel.cgroups / "memory.max", limit)
     kernel.write(kernel.cgroups / "memory/memory.limit_in_bytes", limit)
     assert kernel.memory().limit == 0
+
+
+def test_on_a_system_without_such_files_nothing_is_watched(tmp_path: Path) -> None:
+    """Not even where a limit is configured."""
+    memory = Memory(tmp_path / "proc", tmp_path / "cgroups")
+    memory.configure(128 * MIB)
+    assert memory.limit == 0
+    memory.close()
 
 
 def test_without_control_groups_there_is_no_limit(kernel: Kernel) -> None:

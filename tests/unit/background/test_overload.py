@@ -23,9 +23,12 @@ class Meter(Memory):
 
     def __init__(self) -> None:
         super().__init__()
-        self._group = None
+        self.close()
         self.bytes = 0
         self.trimmed = 0
+
+    def configure(self, limit: int | None) -> None:
+        self.limit = limit or 0
 
     def used(self) -> int:
         return self.bytes
@@ -40,7 +43,11 @@ class Watched:
     def __init__(self, config: Overload | None = None) -> None:
         self.load, self.meter, self.clock = Load(), Meter(), Clock()
         self.config = config or Overload()
-        self.watch = OverloadWatch(self.config, self.load, self.meter, self.clock)
+        self.changes: list[tuple[int, bool]] = []
+        self.watch = OverloadWatch(
+            self.config, self.load, self.meter, self.clock,
+            lambda: self.changes.append((self.load.refused_from, self.load.shrinking)),
+        )  # fmt: skip
         self.watch.step()
 
     def steps(self, seconds: float, late_s: float = 0.0) -> None:
@@ -251,6 +258,15 @@ def test_without_a_limit_memory_refuses_nobody() -> None:
     assert (load.memory_bytes, load.memory_limit, load.excess) == (0, 0, 0)
 
 
+def test_a_watch_that_is_closed_refuses_nobody_for_memory() -> None:
+    """The process ends in order, whatever it uses."""
+    watched = Watched(Overload(memory=100 * MIB))
+    assert watched.using(0.99).refusing
+    watched.watch.close()
+    watched.steps(STEP_S)
+    assert not watched.load.refusing
+
+
 def test_memory_refuses_more_than_lag() -> None:
     """The stricter of the two holds."""
     watched = Watched(Overload(memory=100 * MIB))
@@ -260,3 +276,13 @@ def test_memory_refuses_more_than_lag() -> None:
     watched.meter.bytes = 0
     watched.steps(STEP_S, late_s=0.3)
     assert watched.load.refused_from == 1
+
+
+def test_every_change_is_told_of_once() -> None:
+    """After it happened, so that whoever is told finds what holds now."""
+    watched = Watched(Overload(memory=100 * MIB))
+    watched.steps(10, late_s=0.3)
+    assert watched.changes == [(2, False), (1, False)]
+    watched.meter.bytes = 86 * MIB
+    watched.steps(5)
+    assert watched.changes[2:] == [(1, True), (2, True), (NOBODY, True)]
