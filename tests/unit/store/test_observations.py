@@ -169,7 +169,7 @@ async def test_what_an_instance_left_behind_is_removed_after_an_hour_or_when_it_
 
 
 async def test_many_rows_go_in_few_statements(name: str, database: Database) -> None:
-    """2,500 rows are three."""
+    """2,500 rows are ten."""
     await execute(
         owner_dsn(name),
         "INSERT INTO mcp_servers (id, tenant_id, name, endpoint_url) SELECT md5(n::text)::uuid, "
@@ -180,7 +180,7 @@ async def test_many_rows_go_in_few_statements(name: str, database: Database) -> 
     await put(
         database, observations.put_breakers, *(BreakerSeen(each, "closed", 0, 0, None, None, None) for each in ids)
     )
-    assert database.numbers()["write"].statements - before == 2 + 3
+    assert database.numbers()["write"].statements - before == 2 + 10
     assert await rows(name, "SELECT count(*) FROM circuit_breakers") == [(2500,)]
 
 
