@@ -8,7 +8,7 @@ PY := $(VENV)/bin/python
 PYTEST ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint conformance bench bench-sql proofs limits-proof clean
+.PHONY: help run test lint conformance bench bench-sql proofs limits-proof chaos clean
 
 help: ## Print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ proofs: $(VENV)/installed-dev ## Run the slow proofs: latency, streams, reloads,
 
 limits-proof: $(VENV)/installed-dev ## Run the proof of the limits: exactness, fairness, outages of Redis, cost (ten minutes)
 	@$(PY) -m tests.limits.run
+
+chaos: $(VENV)/installed-dev ## Break everything around the proxy, and measure what it does about it (needs a quarter of an hour)
+	@$(PY) -m tests.chaos.run
 
 clean: ## Remove the virtual environment and everything generated
 	rm -rf $(VENV) .run .mcp-manager build dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache \

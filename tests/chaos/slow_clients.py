@@ -1,0 +1,153 @@
+"""Clients that are slow on purpose (F24): they are cut off at their deadlines, and the others do not notice them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import statistics
+import time
+from math import inf
+from typing import Final
+
+from benchmarks.load import percentile
+from benchmarks.rig import Figure
+from tests.chaos.setting import Peak, server
+from tests.harness import CALL, ProxyProcess, RawClient, Wire, json_answer, post, running_proxy, scripted_upstream
+
+#: What the proxy grants; short, so that a run is short. Defaults are 10, 30 and 30 s.
+_DEADLINE_S: Final = 3.0
+#: Seconds that a deadline may be late: the machine is busy with a thousand of them.
+_LATE_S: Final = 2.0
+_HEAD: Final = b"POST /up/mcp HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: "
+_GOOD: Final = 4
+_PIECE: Final = bytes(64 << 10)
+#: More than the kernel holds for a client with a small buffer.
+_MUCH: Final = 8 << 20
+
+
+def figures(short: bool) -> list[Figure]:
+    """F24: each kind of slow client, many at a time, beside a few good ones."""
+    return asyncio.run(_measure(100 if short else 1000, 3.0 if short else 1.2))
+
+
+async def _measure(count: int, ratio: float) -> list[Figure]:
+    figures = []
+    timeouts = {name: f"{_DEADLINE_S:g}s" for name in ("head", "body", "stalled_reader")}
+    async with scripted_upstream(_script) as upstream:
+        config = {
+            "listen": {"timeouts": timeouts, "limits": {"connections": 5000}},
+            "servers": {"up": server(upstream.port, pool={"max_connections": 5000})},
+        }
+        with running_proxy(config) as proxy:
+            await _good(proxy.port, 1.0)
+            for kind in (_slow_head, _slow_body, _slow_read):
+                quiet = await _good(proxy.port, 2.0)
+                peak = Peak(proxy)
+                slow = [asyncio.create_task(kind(proxy.port)) for _ in range(count)]
+                await asyncio.sleep(0.5)
+                beside = await _good(proxy.port, 2.0)
+                peak.look()
+                ends = await asyncio.gather(*slow)
+                if kind is _slow_read:
+                    ends = _seen_by_proxy(proxy, count)
+                name = kind.__name__.strip("_").replace("_", " ")
+                figures += _told(f"{count} x {name}", ends, percentile(beside, 99) / percentile(quiet, 99), ratio)
+                print(f"  {name}: memory grown by {peak.grown / count / 1024:.1f} KiB for each")
+    return figures
+
+
+def _told(name: str, ends: list[tuple[str, float]], slower: float, ratio: float) -> list[Figure]:
+    took = sorted(seconds for _, seconds in ends)
+    print(f"  {name}: ended after {took[0]:.2f} to {took[-1]:.2f} s, median {statistics.median(took):.2f} s")
+    return [
+        Figure(f"{name}: p99 of good clients, by that before", slower, ratio, "x"),
+        Figure("  not cut off as they should be", sum(not how for how, _ in ends), 0, ""),
+        Figure("  cut off late, at most by", max(0.0, took[-1] - _DEADLINE_S), _LATE_S, "s"),
+        Figure("  cut off early, at most by", max(0.0, _DEADLINE_S - took[0]), 0.1, "s"),
+    ]
+
+
+async def _script(wire: Wire) -> None:
+    """A result for good clients, megabytes for those who ask for them."""
+    while request := await wire.request():
+        if b"much" not in request:
+            await wire.send(json_answer())
+            continue
+        await wire.send(json_answer(bytes(_MUCH))[:-_MUCH])
+        for _ in range(_MUCH // len(_PIECE)):
+            await wire.send(_PIECE)
+
+
+async def _good(port: int, seconds: float) -> list[float]:
+    """Calls of a few good clients, one every ten milliseconds each; milliseconds."""
+    took: list[float] = []
+
+    async def one() -> None:
+        client = await RawClient.connect(port)
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            before = time.perf_counter()
+            await client.send(post())
+            status, _, _ = await client.answer()
+            assert status == 200
+            took.append((time.perf_counter() - before) * 1000)
+            await asyncio.sleep(0.01)
+        await client.close()
+
+    await asyncio.gather(*(one() for _ in range(_GOOD)))
+    return sorted(took)
+
+
+async def _slow_head(port: int) -> tuple[str, float]:
+    """A byte of the head now and then."""
+    return await _dribble(port, _HEAD)
+
+
+async def _slow_body(port: int) -> tuple[str, float]:
+    """A body that stops in the middle."""
+    client = await RawClient.connect(port)
+    await client.send(post()[: -len(CALL)] + CALL[:3])
+    return await _ended(client)
+
+
+async def _slow_read(port: int) -> tuple[str, float]:
+    """An answer that is not read."""
+    loop = asyncio.get_running_loop()
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.setblocking(False)
+        await loop.sock_connect(sock, ("127.0.0.1", port))
+        await loop.sock_sendall(sock, post(body=CALL.replace(b"echo", b"much")))
+        await asyncio.sleep(_DEADLINE_S + _LATE_S)
+    return "", inf
+
+
+def _seen_by_proxy(proxy: ProxyProcess, count: int) -> list[tuple[str, float]]:
+    """The same of those that did not read: to them the end shows only when they do."""
+    lines = [line for line in proxy.lines if line.get("event") == "request" and line.get("target") == "much"]
+    ends = [("cut" if line["bytes_out"] < _MUCH else "", line["duration_ms"] / 1000) for line in lines]
+    return ends + [("", inf)] * (count - len(ends))
+
+
+async def _dribble(port: int, text: bytes) -> tuple[str, float]:
+    client = await RawClient.connect(port)
+    await client.send(text)
+    ending = asyncio.create_task(_ended(client))
+    while not ending.done():
+        with contextlib.suppress(ConnectionError):
+            await client.send(b"a")
+        await asyncio.wait([ending], timeout=0.5)
+    return ending.result()
+
+
+async def _ended(client: RawClient) -> tuple[str, float]:
+    """`408` when that is how it ended, and after how long."""
+    before = time.monotonic()
+    try:
+        status, _, _ = await client.answer()
+    except (ConnectionError, asyncio.IncompleteReadError, TimeoutError):
+        status = 0
+    seconds = time.monotonic() - before
+    await client.close()
+    return "408" if status == 408 else "", seconds
