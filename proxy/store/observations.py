@@ -188,7 +188,7 @@ _CHECKS: Final = """/* observations.checks */ INSERT INTO server_health_checks
 
 async def put_health(session: Session, rows: Sequence[HealthSeen]) -> None:
     """Say of servers how they are, each named once. Raises Unusable, Unavailable."""
-    await _in_batches(session, _HEALTH, rows)
+    await _in_batches(session, _HEALTH, sorted(rows, key=lambda row: row.server_id))
 
 
 async def add_checks(session: Session, instance: str, rows: Sequence[Check]) -> None:
@@ -271,6 +271,13 @@ def plain(text: str) -> str:
 
 
 def _json(details: Mapping[str, Any]) -> str:
-    """Texts in it are mended, since jsonb takes no NUL either."""
-    mended = {key: plain(value) if isinstance(value, str) else value for key, value in details.items()}
-    return orjson.dumps(mended, default=str).decode()
+    return orjson.dumps(_mended(details), default=str).decode()
+
+
+def _mended(value: Any) -> Any:
+    """A value whose texts jsonb takes, which knows no NUL either."""
+    if isinstance(value, str):
+        return plain(value)
+    if isinstance(value, Mapping):
+        return {plain(str(key)): _mended(inner) for key, inner in value.items()}
+    return [_mended(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -131,7 +131,7 @@ async def test_an_event_is_written_by_who_may_only_add(name: str, database: Data
     """Of any tenant, once."""
     event = Event(
         IDS.new(), NOON.timestamp(), SYSTEM_TENANT, "breaker_open", "warning", "breaker", "opened\0",
-        {"server": "s\0", "times": 2}, "a",
+        {"server": "s\0", "times": 2, "all": ["\ud800", {"\0": NOON}]}, "a",
     )  # fmt: skip
     for _ in range(2):
         async with database.audit() as session:
@@ -141,7 +141,7 @@ async def test_an_event_is_written_by_who_may_only_add(name: str, database: Data
         (event.id, NOON, SYSTEM_TENANT, "breaker_open", "warning", "breaker", "opened?", "a")
     ]
     [(details,)] = await rows(name, "SELECT details FROM system_events")
-    assert json.loads(details) == {"server": "s?", "times": 2}
+    assert json.loads(details) == {"server": "s?", "times": 2, "all": ["?", {"?": "2027-01-15T12:00:00+00:00"}]}
 
 
 async def test_what_an_instance_left_behind_is_removed_after_an_hour_or_when_it_ends(
