@@ -63,5 +63,8 @@ async def _find(session: Session, slug: str, name: str) -> tuple[UUID, UUID]:
     tenant = await tenants.find(session, slug)
     server = await session.fetch_value(_FIND, tenant.id, name)
     if server is None:
-        raise Rejected("this tenant has no server of this name; 'mcp-manager servers list' shows them")
+        raise Rejected(
+            "there is no server of this name; 'mcp-manager servers list' shows them, those of the configuration file"
+            " once a proxy has run with it"
+        )
     return tenant.id, server
