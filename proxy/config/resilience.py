@@ -164,7 +164,7 @@ class FlagRule(Model):
     """Id of the user."""
     key: Annotated[str, Field(max_length=64)] = ""
     """Id of the API key."""
-    on: bool = True
+    enabled: bool = True
     """Whether the flag is on for them."""
     variant: Annotated[str, Field(max_length=64)] = ""
     """Variant that they get; empty: by chance."""

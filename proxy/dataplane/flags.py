@@ -115,7 +115,7 @@ class _Compiled:
                 return None
             if self._threshold < _ALL and score(_place(asker), self._percent_point) >= self._threshold:
                 return None
-        elif not rule.on:
+        elif not rule.enabled:
             return None
         elif rule.variant:
             return rule.variant

@@ -25,7 +25,7 @@ def test_the_plainest_row_is_the_plainest_flag() -> None:
 
 def test_every_column_has_its_key() -> None:
     """Also for off, a share, rules and variants."""
-    rules = [{"user": "u1", "variant": "b"}, {"tenant": "acme", "on": False}]
+    rules = [{"user": "u1", "variant": "b"}, {"tenant": "acme", "enabled": False}]
     read = flag_of(row(is_enabled=False, rollout_percent=12.5, rules=rules, variants={"a": 1, "b": 3}))
     written = {"enabled": False, "percent": 12.5, "rules": rules, "variants": {"a": 1, "b": 3}}
     assert read == Flag.model_validate(written)
@@ -36,7 +36,7 @@ def test_every_column_has_its_key() -> None:
     [
         ({"rollout_percent": 101.0}, "rollout_percent: must be 100 or less"),
         ({"rules": [{"usr": "u1"}]}, "rules[0].usr: unknown key; did you mean 'user'?"),
-        ({"rules": [{"on": False}]}, "rules[0]: needs a 'tenant', a 'user' or a 'key'"),
+        ({"rules": [{"enabled": False}]}, "rules[0]: needs a 'tenant', a 'user' or a 'key'"),
         ({"rules": [{"user": "u1", "variant": "b"}]}, "a rule names a variant that is not among 'variants'"),
         ({"variants": {"a": 0}}, "one of 'variants' needs a weight above 0"),
         ({"variants": {"a": -1}}, "variants.a: must be 0 or more"),

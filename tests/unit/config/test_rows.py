@@ -93,7 +93,7 @@ def test_a_route_is_what_the_configuration_file_would_make_of_it() -> None:
         ({"headers": {"X-A": 7}}, "headers.X-A: expected text"),
         ({"headers": {"X-A": None}}, "headers.X-A: has no value"),
         ({"headers": {"X-A": "1", "x-a": "2"}}, "a header is set twice"),
-        ({"options": {"breaker": {"hunter2": 1}}}, "options.breaker: unknown key"),
+        ({"options": {"braker": {"hunter2": 1}}}, "options.braker: unknown key"),
         ({"options": {"timeout": {}}}, "options.timeout: unknown key; did you mean 'timeouts'?"),
         ({"options": {"timeouts": {"conect": 1}}}, "options.timeouts.conect: unknown key; did you mean 'connect'?"),
         ({"options": {"pool": {"max_connections": 0}}}, "options.pool.max_connections: must be 1 or more"),

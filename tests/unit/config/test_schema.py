@@ -44,7 +44,7 @@ def test_the_example_shows_every_key(key: Key) -> None:
     """Switched off where there is no default, else with the default as its value."""
     shown = written(FULL, key)
     assert shown, "add it to config.example.yaml"
-    if not key.group and key.default not in (None, [], {}):
+    if not key.group and key.default not in (None, "", [], {}):
         assert all(str(value) == str(key.default) for value in shown)
 
 

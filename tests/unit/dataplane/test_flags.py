@@ -75,11 +75,11 @@ def test_a_flag_is_off_or_on_or_not_there() -> None:
 def test_the_first_rule_that_fits_decides_before_the_percentage() -> None:
     """All that a rule names must fit; a variant that it does not name is drawn."""
     rules = [
-        {"user": "u1", "key": "k2", "on": False},
-        {"tenant": "acme", "user": "u2", "on": False},
+        {"user": "u1", "key": "k2", "enabled": False},
+        {"tenant": "acme", "user": "u2", "enabled": False},
         {"user": "u1", "variant": "b"},
         {"tenant": "acme"},
-        {"key": "k9", "on": False},
+        {"key": "k9", "enabled": False},
     ]
     flags = book(x={"percent": 0, "rules": rules, "variants": {"a": 1, "b": 0}})
     assert flags.variant("x", principal("u1", "k1")) == "b"
@@ -92,10 +92,10 @@ def test_the_first_rule_that_fits_decides_before_the_percentage() -> None:
 
 
 names = st.sampled_from(["", "one", "two"])
-written_rule = st.fixed_dictionaries({"tenant": names, "user": names, "key": names, "on": st.booleans()})
+written_rule = st.fixed_dictionaries({"tenant": names, "user": names, "key": names, "enabled": st.booleans()})
 
 
-@given(rules=st.lists(written_rule.filter(lambda rule: any(v for k, v in rule.items() if k != "on")), max_size=6))
+@given(rules=st.lists(written_rule.filter(lambda rule: any(v for k, v in rule.items() if k != "enabled")), max_size=6))
 def test_rules_are_found_as_if_asked_one_by_one(rules: list[dict[str, Any]]) -> None:
     """However they are filed."""
     flags = book(x={"percent": 0, "rules": rules})
@@ -104,9 +104,9 @@ def test_rules_are_found_as_if_asked_one_by_one(rules: list[dict[str, Any]]) -> 
             for slug in ("", "one", "two"):
                 facts = {"user": user, "key": key, "tenant": slug}
                 fits = (rule for rule in rules if all(rule[name] in ("", fact) for name, fact in facts.items()))
-                first = next(fits, {"on": False})
+                first = next(fits, {"enabled": False})
                 who = replace(principal(user, key), tenant_slug=slug)
-                assert (flags.variant("x", who) is not None) == first["on"]
+                assert (flags.variant("x", who) is not None) == first["enabled"]
 
 
 # --- shares ---------------------------------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ def test_a_row_for_all_wins_over_the_file_and_a_tenants_own_over_both() -> None:
 
 def test_a_row_that_cannot_be_used_is_told_of_and_costs_no_other() -> None:
     """What it would have replaced stays in force. Rows of tenants that are not served are no concern."""
-    bad = {"rules": [{"on": False}]}
+    bad = {"rules": [{"enabled": False}]}
     flags = book(row(**bad), row(ACME, **bad), row(ACME, key="y"), row(OVER, **bad), x={})
     assert flags.problems == (
         "tenant acme, flag x: left out: rules[0]: needs a 'tenant', a 'user' or a 'key'",
