@@ -73,6 +73,8 @@ class Findings:
     """Requests of any kind that reached it when the drain was over."""
     back_s: float = float("inf")
     """From the end of the window until it answered again."""
+    streams: int = 0
+    """Listening streams of the server."""
     torn: int = 0
     """Listening streams that did not end in order, between two events."""
     still_open: int = 0
@@ -299,6 +301,7 @@ async def one_of_two(proxy: ProxyProcess, servers: dict[str, Upstream], length: 
     drained_at = begun_at + length.drain_s
     noticed_at = time.time() + NOTICED_S
     await until(drained_at + length.drained_s)
+    found.streams = sum(each.server == "one" for each in listening)
     found.still_open = sum((each.end == "") == (each.server == "one") for each in listening)
     found.torn = sum(each.end == "torn" for each in listening)
     stopping_at = time.time()
@@ -396,6 +399,7 @@ def figures(short: bool) -> list[Figure]:
     what = f"one of two maintained, {found.calls} calls, {length.listening} streams"
     return [
         Figure(f"{what}: failed", len(found.failures), 0, ""),
+        Figure("  neither a session nor a stream lived there", not (found.begun_anew and found.streams), 0, ""),
         Figure("  clients whose session ended more than once", found.too_often, 0, ""),
         Figure("  new requests that reached it in its window", found.new_at_it, 0, ""),
         Figure("  requests that reached it after its drain", found.drained_at_it, 0, ""),
