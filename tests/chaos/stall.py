@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -157,7 +158,7 @@ async def storm(port: int, length: Length, found: Stalls) -> None:
         time.sleep(0.3)
         found.vital += 1
         found.vital_failed += await call(high, "/vital", found) != 200
-        if await call(low, "/up/mcp", found) == 503 and found.shed_after_s != found.shed_after_s:
+        if await call(low, "/up/mcp", found) == 503 and math.isnan(found.shed_after_s):
             found.shed_after_s = time.monotonic() - began
     ended = time.monotonic()
     while await call(low, "/up/mcp", found) != 200 and time.monotonic() < ended + 20:
@@ -170,8 +171,10 @@ async def storm(port: int, length: Length, found: Stalls) -> None:
 async def call(client: RawClient, path: str, found: Stalls) -> int:
     """Status of one call; a refusal has to say when to come back."""
     await client.send(post(path))
-    status, fields, _ = await client.answer()
-    found.unsaid += status == 503 and "retry-after" not in fields
+    status, fields, body = await client.answer()
+    if status == 503:
+        assert b'"reason":"shed"' in body, body
+        found.unsaid += "retry-after" not in fields
     return status
 
 
