@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _CLASSES: Final = 3
 #: Every so many slots one goes to the class that has had none for longest.
 _GUARANTEE: Final = 16
+_MOST_OFTEN: Final = 1 - 1 / _GUARANTEE
 #: The pace is an average of so many slots that came free, of two rounds of all, or of so many seconds.
 _LEAST_MEMORY: Final = 64
 _MEMORY_S: Final = 0.5
@@ -212,12 +213,14 @@ class RequestQueue:
         """Take out whose turn it is; somebody waits."""
         self._handed += 1
         waiting = [number for number, each in enumerate(self._classes) if each.waiting]
-        chosen = waiting[0]
+        chosen, overtaken = waiting[0], self._overtaken
         if not self._handed % _GUARANTEE:
             chosen = min(waiting, key=self._served_at.__getitem__)
         self._served_at[chosen] = self._handed
-        for number in waiting:
-            self._overtaken[number] += ((chosen < number) - self._overtaken[number]) / max(self._gaps, self._memory)
+        if len(waiting) > 1 or overtaken[chosen]:
+            part = 1 / max(self._gaps, self._memory)
+            for number in waiting:
+                overtaken[number] += ((chosen < number) - overtaken[number]) * part
         waiter = self._classes[chosen].next()
         self.pending -= 1
         if not self.pending:
@@ -237,10 +240,16 @@ class RequestQueue:
     def _wait_s(self, priority: int, tenant: str, weight: float, now: float) -> float:
         """Until one more request would have its slot: everyone of higher classes before it, and those that will still
         come as often as they did lately."""
-        pace_s, turns = self._pace_s(now), self._classes[priority].until(tenant, weight)
-        higher = sum(len(each.waiting) for each in self._classes[:priority])
-        often = min(self._overtaken[priority], 1 - 1 / _GUARANTEE)
-        return pace_s * max(higher + turns, turns / (1 - often))
+        turns = self._classes[priority].until(tenant, weight)
+        if priority:
+            turns = max(
+                self._waiting_above(priority) + turns, turns / (1 - min(self._overtaken[priority], _MOST_OFTEN))
+            )
+        return self._pace_s(now) * turns
+
+    def _waiting_above(self, priority: int) -> int:
+        high, normal, _ = self._classes
+        return len(high.waiting) if priority == 1 else len(high.waiting) + len(normal.waiting)
 
     # --- the end of patience ------------------------------------------------------------------------------------------
 

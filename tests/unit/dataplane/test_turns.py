@@ -120,6 +120,49 @@ def test_the_order_of_lines_is_rebuilt_before_it_grows(crowd: Crowd) -> None:
     assert crowd.turns._crowds is not None and len(crowd.turns._crowds) < 100
 
 
+def test_a_line_that_has_gone_slowly_is_expected_to_go_on_so(crowd: Crowd) -> None:
+    """Others come and go before it, of whom nobody waits at any one time."""
+    for _ in range(100):
+        crowd.come("a")
+    others = [str(number) for number in range(9)]
+    assert crowd.turns.until("a", 1.0) == 101
+    for _ in range(10):
+        for other in others:
+            crowd.come(other)
+        crowd.go(10)
+    assert len(crowd.turns.waiting) in range(88, 94)
+    assert crowd.turns.until("a", 1.0) <= 101  # alone in the line, it can have no less than its share
+    for other in others:
+        crowd.come(other)
+    assert crowd.turns.until("a", 1.0) == pytest.approx(910, rel=0.1)
+
+
+def test_a_tenant_whose_requests_have_all_left_has_no_turn(crowd: Crowd) -> None:
+    """And begins anew when it comes again."""
+    crowd.come("a")
+    crowd.turns.remove(crowd.come("b"))
+    crowd.come("c")
+    assert crowd.go(1) == "a"
+    crowd.come("b")
+    assert sorted(crowd.go(2)) == ["b", "c"]
+
+
+def test_the_longest_line_is_found_when_others_were_longer_before(crowd: Crowd) -> None:
+    """What was noted of a line that shrank, or left and came again, misleads nobody."""
+    lines = {tenant: [crowd.come(tenant) for _ in range(size)] for tenant, size in (("a", 5), ("b", 4), ("c", 1))}
+    assert crowd.whose[crowd.turns.youngest()] == "a"
+    for waiter in lines["a"]:
+        crowd.turns.remove(waiter)
+    assert crowd.whose[crowd.turns.youngest()] == "b"
+    for waiter in lines["b"][1:]:
+        crowd.turns.remove(waiter)
+    crowd.come("c")
+    assert crowd.whose[crowd.turns.youngest()] == "c"
+    for _ in range(3):
+        crowd.come("a")
+    assert crowd.whose[crowd.turns.youngest()] == "a"
+
+
 class TurnsMachine(RuleBasedStateMachine):
     """Against plain lists: in each line the first goes first, and of the longest line the last has to go."""
 
