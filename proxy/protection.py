@@ -22,6 +22,8 @@ from proxy.background.observing import STEP_S as OBSERVING_S
 from proxy.background.observing import Clocks, Observing
 from proxy.background.overload import STEP_S as LOAD_S
 from proxy.background.overload import OverloadWatch
+from proxy.background.pool_sizing import PoolSizing
+from proxy.background.pool_sizing import families as pool_families
 from proxy.dataplane.retries import RetryBudget
 from proxy.dataplane.shedding import Load
 from proxy.protection_metrics import families
@@ -41,8 +43,9 @@ if TYPE_CHECKING:
 Rows = Callable[[str], Mapping[str, Any]]
 """The rows of a table of the registry by id: the same object for as long as none changed."""
 
-#: How often orders of operators are looked for, seconds.
+#: How often orders of operators are looked for, and pools are sized, seconds.
 _ORDERS_S: Final = 0.25
+_POOLS_S: Final = 1.0
 _NO_ROWS: Final[Mapping[str, Any]] = {}
 
 
@@ -60,6 +63,7 @@ class Protection:
         self._observing: Observing
         self._checks: HealthChecks
         self._maintenance: Maintenance
+        self._sizing: PoolSizing
 
     def begin(self, live: Live, streams: Streams, supervisor: Supervisor, draw: Callable[[], float]) -> None:
         """Take what it watches. Without a database; `record` adds one."""
@@ -81,6 +85,10 @@ class Protection:
             servers, self._supervisor.spawn, log.logger("health"), time.monotonic, self._draw,
             self._observing.health_checked,
         )  # fmt: skip
+        postgres = live.snapshot.config.postgres
+        bounds = postgres.pool.model_dump() if postgres is not None else None
+        self._sizing = PoolSizing(live, log.logger("pools"), time.monotonic, database, bounds)
+        self._observing.recommended = self._sizing.recommended
         self._maintenance = Maintenance(
             live, self._streams, lambda: rows("maintenance_windows"), self._observing.event, time.time
         )
@@ -116,12 +124,15 @@ class Protection:
         yield "load", LOAD_S, load, 0.0
         yield "health checks", CHECKS_S, self._checks.step, 0.1
         yield "maintenance", MAINTENANCE_S, self._maintenance.step, 0.1
+        yield "sizes of pools", _POOLS_S, self._sizing.step, 0.1
         yield "breaker orders", _ORDERS_S, self._obey, 0.1
         yield "observing", OBSERVING_S, self._observing.step, 0.1
 
     def families(self) -> Iterator[Family]:
         """The metrics of all this."""
-        return families(self._live.snapshot.upstreams, self._checks, self.load, self.budget, self._observing)
+        servers = self._live.snapshot.upstreams
+        yield from families(servers, self._checks, self.load, self.budget, self._observing)
+        yield from pool_families(self._sizing)
 
     async def finish(self) -> None:
         """Write the last rows. Quiet while PostgreSQL is away."""

@@ -70,7 +70,7 @@ class _Check:
     def __init__(self, server: Watched, config: HealthCheck) -> None:
         self.server = server
         self.config = config
-        self.probe = Probe(server.config, config, server.client.new_socket, server.client.tls)
+        self.probe = Probe(server.config, config, server.client.new_socket, server.client.tls, server.client.resolver)
         self.gone = False
 
     def next_s(self, drawn: float) -> float:

@@ -40,6 +40,7 @@ from proxy.dataplane.connector import (
     tls_context,
     watch_end,
 )
+from proxy.dataplane.resolver import Resolver
 from proxy.dataplane.slots import Slots
 from proxy.errors import ConnectFailed, PoolExhausted, UpstreamFailed, UpstreamTimeout
 
@@ -80,10 +81,16 @@ class UpstreamClient:
     """Sends requests to one server. Made without I/O; connects with the first request."""
 
     def __init__(
-        self, config: Server, metrics: ServerMetrics, deadlines: Deadlines, reachable: Reachable | None = None
+        self,
+        config: Server,
+        metrics: ServerMetrics,
+        deadlines: Deadlines,
+        reachable: Reachable | None = None,
+        resolver: Resolver | None = None,
     ) -> None:
-        """`reachable`: where the server may stand; None: anywhere."""
+        """`reachable`: where the server may stand; None: anywhere. `resolver`: that of all servers."""
         self.reachable = reachable
+        self.resolver = resolver or Resolver()
         self.new_socket = tcp.new_socket if reachable is None else tcp.guarded(reachable)
         self.metrics = metrics
         self._config = config
@@ -264,6 +271,7 @@ class UpstreamClient:
             limit=0,
             keepalive_timeout=max(self._config.pool.keepalive, 0.001),
             ssl=tls,
-            ttl_dns_cache=10,
+            resolver=self.resolver,
+            use_dns_cache=False,  # the resolver has its own
             socket_factory=self.new_socket,
         )

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from proxy.config.models import Server
     from proxy.config.resilience import HealthCheck
     from proxy.dataplane.exchange import Headers
+    from proxy.dataplane.resolver import Resolver
 
 Kind = Literal["http", "mcp", "websocket", "tcp"]
 
@@ -110,17 +111,26 @@ class Probe:
     """Asks one server; remembers of which era it is, so that every check costs one request."""
 
     __slots__ = (
-        "_address", "_check", "_new_socket", "_requests", "_tls", "era", "kind",
+        "_address", "_check", "_new_socket", "_requests", "_resolver", "_tls", "era", "kind",
     )  # fmt: skip
 
-    def __init__(self, server: Server, check: HealthCheck, new: tcp.NewSocket, tls: ssl.SSLContext | None) -> None:
-        """`new` decides where the server may stand, `tls` is the context for https and wss: those of its client."""
+    def __init__(
+        self,
+        server: Server,
+        check: HealthCheck,
+        new: tcp.NewSocket,
+        tls: ssl.SSLContext | None,
+        resolver: Resolver | None = None,
+    ) -> None:
+        """`new` decides where the server may stand, `tls` is the context for https and wss, `resolver` finds its
+        addresses: those of its client."""
         url = urlsplit(server.url)
         self.kind = kind_of(server, check)
         #: `modern`, `legacy`, or '' while it is not known.
         self.era: Literal["", "modern", "legacy"] = ""
         self._check = check
         self._new_socket = new
+        self._resolver = resolver
         self._tls = tls if url.scheme in _SECURE else None
         self._address = (url.hostname or "", url.port or (443 if url.scheme in _SECURE else 80))
         plan, path = HeaderPlan(server), f"{url.path or '/'}{'?' if url.query else ''}{url.query}"
@@ -178,7 +188,7 @@ class Probe:
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         try:
-            sock = await tcp.connect(*self._address, self._new_socket)
+            sock = await tcp.connect(*self._address, self._new_socket, self._resolver)
         except (OSError, UnicodeError):  # a name that cannot be one
             raise _Bad("connect") from None
         try:

@@ -16,6 +16,7 @@ from proxy.dataplane.client import UpstreamClient
 from proxy.dataplane.flags import FlagBook
 from proxy.dataplane.origin import OriginPolicy
 from proxy.dataplane.priority import Ranking
+from proxy.dataplane.resolver import Resolver
 from proxy.dataplane.router import CompiledRoute, Router, Traits
 from proxy.dataplane.upstream import Around, Upstream
 from proxy.dataplane.wellknown import Wellknown
@@ -142,6 +143,7 @@ class SnapshotBuilder:
         self._sealer_of = sealer_of
         self._now = now
         self._around = around
+        self._resolver = Resolver()
 
     def build(
         self, config: Config, estates: Estates, previous: Snapshot | None, flags: FlagBook | None = None
@@ -208,7 +210,11 @@ class SnapshotBuilder:
             return known
         metrics = self._metrics.server(name)
         upstream = Upstream(
-            name, server, UpstreamClient(server, metrics, self._deadlines, reachable), metrics, self._around
+            name,
+            server,
+            UpstreamClient(server, metrics, self._deadlines, reachable, self._resolver),
+            metrics,
+            self._around,
         )
         upstream.certificates = certificates
         return upstream

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
+
+from proxy.dataplane.resolver import Resolver
 
 if TYPE_CHECKING:
     from proxy.config.reachable import Reachable
@@ -23,6 +25,9 @@ _OPTIONS: Final = (
     (socket.IPPROTO_TCP, "TCP_KEEPCNT", 3),
     (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", 60_000),
 )
+
+
+_NUMERIC: Final = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
 
 
 def set_options(sock: socket.socket) -> None:
@@ -52,11 +57,11 @@ def new_socket(address: tuple[Any, ...]) -> socket.socket:
     return sock
 
 
-async def connect(host: str, port: int, new: NewSocket) -> socket.socket:
+async def connect(host: str, port: int, new: NewSocket, resolver: Resolver | None = None) -> socket.socket:
     """A connection to one of the addresses of `host`, in the order in which they are found. Raises OSError."""
     loop = asyncio.get_running_loop()
     error = OSError("no address")
-    for address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+    for address in await _addresses(host, port, resolver):
         try:
             sock = new(address)
         except OSError as refusal:
@@ -74,3 +79,18 @@ async def connect(host: str, port: int, new: NewSocket) -> socket.socket:
         else:
             return sock
     raise error
+
+
+async def _addresses(host: str, port: int, resolver: Resolver | None) -> Sequence[tuple[Any, ...]]:
+    """As `getaddrinfo` gives them."""
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=_NUMERIC)  # asks nobody
+    except socket.gaierror:
+        found = await (resolver or Resolver()).resolve(host, port)
+    return [
+        (each["family"], socket.SOCK_STREAM, each["proto"], "", *_socket_address(each["host"], port)) for each in found
+    ]
+
+
+def _socket_address(address: str, port: int) -> Sequence[Any]:
+    return [info[4] for info in socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=_NUMERIC)][:1]

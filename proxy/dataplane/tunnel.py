@@ -212,7 +212,9 @@ async def _connect(
     try:
         async with asyncio.timeout(upstream.config.timeouts.connect):
             return await asyncio.open_connection(
-                sock=await tcp.connect(host, port or (443 if secure else 80), upstream.client.new_socket),
+                sock=await tcp.connect(
+                    host, port or (443 if secure else 80), upstream.client.new_socket, upstream.client.resolver
+                ),
                 limit=HEAD_BYTES,
                 ssl=tls,
                 server_hostname=host if tls is not None else None,
