@@ -27,7 +27,9 @@ SCENARIOS: Final[dict[str, str]] = {
     "malformed": "tests.chaos.malformed:figures",  # F5
     "endless": "tests.chaos.endless:figures",  # F6
     "upload": "tests.chaos.upload:figures",  # F7
+    "names": "tests.chaos.names:figures",  # F16
     "slow-clients": "tests.chaos.slow_clients:figures",  # F24
+    "half-open": "tests.chaos.half_open:figures",  # F26
     "descriptors": "tests.chaos.descriptors:figures",  # F28
     "cancel-storm": "tests.chaos.cancel_storm:figures",  # F31
 }

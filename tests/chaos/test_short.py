@@ -9,7 +9,6 @@ import pytest
 from benchmarks.rig import Figure
 from tests.chaos import run
 
-
 #: Targets that are missed so far, and why.
 _KNOWN = {
     "malformed": "the parser of answers is lenient: LF, folded fields and any version pass",
