@@ -10,7 +10,8 @@ import time
 from math import inf
 from typing import Final
 
-from benchmarks.load import percentile
+from benchmarks import rig
+from benchmarks.load import Order
 from benchmarks.rig import Figure
 from tests.chaos.setting import Peak, server
 from tests.harness import CALL, ProxyProcess, RawClient, Wire, json_answer, post, running_proxy, scripted_upstream
@@ -22,7 +23,6 @@ _LATE_S: Final = 2.0
 #: A client that does not read is only noticed when the kernel's buffers are full, which takes longer still.
 _FILLING_S: Final = 6.0
 _HEAD: Final = b"POST /up/mcp HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: "
-_GOOD: Final = 4
 _PIECE: Final = bytes(64 << 10)
 #: More than the kernel holds for a client with a small buffer.
 _MUCH: Final = 8 << 20
@@ -34,29 +34,36 @@ def figures(short: bool) -> list[Figure]:
 
 
 async def _measure(count: int, ratio: float) -> list[Figure]:
-    figures = []
     timeouts = {name: f"{_DEADLINE_S:g}s" for name in ("head", "body", "stalled_reader")}
+    with rig.start_upstream() as demo, rig.Load() as load:
+        return await _beside(demo, load, count, ratio, timeouts)
+
+
+async def _beside(
+    demo: rig.Process, load: rig.Load, count: int, ratio: float, timeouts: dict[str, str]
+) -> list[Figure]:
+    figures = []
     async with scripted_upstream(_script) as upstream:
         config = {
             "listen": {"timeouts": timeouts, "limits": {"connections": 5000}},
-            "servers": {"up": server(upstream.port, pool={"max_connections": 5000})},
+            "servers": {"up": server(upstream.port, pool={"max_connections": 5000}), "demo": server(demo.port)},
         }
         with running_proxy(config) as proxy:
-            await _good(proxy.port, 1.0)
+            await asyncio.to_thread(_good, load, proxy.port)
             for kind in (_slow_head, _slow_body, _slow_read):
-                quiet = await _good(proxy.port, 2.0)
+                quiet = await asyncio.to_thread(_good, load, proxy.port)
                 peak = Peak(proxy)
                 many = count // 5 if kind is _slow_read else count  # of these each fills megabytes of the kernel's
                 slow = [asyncio.create_task(kind(proxy.port)) for _ in range(many)]
                 await asyncio.sleep(1.5 if kind is _slow_read else 0.5)
-                beside = await _good(proxy.port, 2.0)
+                beside = await asyncio.to_thread(_good, load, proxy.port)
                 peak.look()
                 ends = await asyncio.gather(*slow)
                 if kind is _slow_read:
                     await asyncio.sleep(0.3)  # the log is written in batches
                     ends = _seen_by_proxy(proxy, many)
                 name = kind.__name__.strip("_").replace("_", " ")
-                figures += _told(f"{many} x {name}", ends, percentile(beside, 99) / percentile(quiet, 99), ratio)
+                figures += _told(f"{many} x {name}", ends, beside / quiet, ratio)
                 print(f"  {name}: memory grown by {peak.grown / many / 1024:.1f} KiB for each")
     return figures
 
@@ -84,24 +91,9 @@ async def _script(wire: Wire) -> None:
             await wire.send(_PIECE)
 
 
-async def _good(port: int, seconds: float) -> list[float]:
-    """Calls of a few good clients, one every ten milliseconds each; milliseconds."""
-    took: list[float] = []
-
-    async def one() -> None:
-        client = await RawClient.connect(port)
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            before = time.perf_counter()
-            await client.send(post())
-            status, _, _ = await client.answer()
-            assert status == 200
-            took.append((time.perf_counter() - before) * 1000)
-            await asyncio.sleep(0.01)
-        await client.close()
-
-    await asyncio.gather(*(one() for _ in range(_GOOD)))
-    return sorted(took)
+def _good(load: rig.Load, port: int) -> float:
+    """Calls of a few good clients, from a process of their own: p99 in milliseconds."""
+    return load.run(Order(port, connections=4, seconds=2, per_second=200)).p99_ms
 
 
 async def _slow_head(port: int) -> tuple[str, float]:
