@@ -23,6 +23,15 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 START_S = 20.0
+#: The breaker of a server that fails on purpose in a test about something else.
+UNENFORCED = {"enforce": False}
+
+
+class Plain(yaml.SafeDumper):
+    """Writes out what is used twice, as a configuration wants it."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 class ProxyProcess:
@@ -41,7 +50,11 @@ class ProxyProcess:
         )  # fmt: skip
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        serving = self.wait_for(lambda line: line.get("event") == "serving", START_S)
+        try:
+            serving = self.wait_for(lambda line: line.get("event") == "serving", START_S)
+        except AssertionError:
+            self.stop()
+            raise
         self.port: int = serving["port"]
         self.admin_port: int = serving["admin_port"]
 
@@ -58,7 +71,7 @@ class ProxyProcess:
         listen = {"port": 0, "drain": {"grace": "1s"}, **config.get("listen", {})}
         whole = {"admin": {"port": 0}, **config, "listen": listen}
         aside = self.path.with_suffix(".new")
-        aside.write_text(yaml.safe_dump(whole, sort_keys=False))
+        aside.write_text(yaml.dump(whole, Dumper=Plain, sort_keys=False))
         aside.replace(self.path)
 
     def reload(self, config: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from proxy.config.loader import load
 from proxy.dataplane.exchange import Lane, Pipeline
 from proxy.dataplane.lane_aiohttp import AiohttpLane
 from proxy.log import BatchedStream
+from tests.harness import Plain
 
 #: Every lane there is; data-plane tests run once with each.
 LANES: dict[str, Callable[[Pipeline], Lane]] = {"aiohttp": AiohttpLane}
@@ -26,7 +27,7 @@ async def running_app(config: dict[str, Any], lane: str = "aiohttp") -> AsyncIte
     """An `App` that serves, and its data port."""
     with tempfile.TemporaryDirectory(prefix="mcp-manager-") as directory, open(os.devnull, "wb") as sink:
         path = Path(directory, "config.yaml")
-        path.write_text(yaml.safe_dump({"listen": {"port": 0}, "admin": {"port": 0}, **config}))
+        path.write_text(yaml.dump({"listen": {"port": 0}, "admin": {"port": 0}, **config}, Dumper=Plain))
         stream = BatchedStream(sink.fileno())
         app = App(path, load(path, os.environ), stream, LANES[lane])
         try:

@@ -6,7 +6,15 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from tests.harness import ProxyProcess, RawClient, ScriptedUpstream, free_port, running_proxy, scripted_upstream
+from tests.harness import (
+    UNENFORCED,
+    ProxyProcess,
+    RawClient,
+    ScriptedUpstream,
+    free_port,
+    running_proxy,
+    scripted_upstream,
+)
 from tests.proofs.load import Clients
 
 #: The scripted upstream of this session; its port is fixed so that the proxy's configuration can name it first.
@@ -15,10 +23,14 @@ UPSTREAM_PORT = free_port()
 
 @pytest.fixture(scope="session")
 def proxy() -> Iterator[ProxyProcess]:
-    """A proxy with one server `up`, and `raw`, a route to it that inspects nothing."""
-    up = {"url": f"http://127.0.0.1:{UPSTREAM_PORT}/mcp"}
+    """A proxy with one server `up`, and `raw`, a route to it that inspects nothing.
+
+    Tests make the server fail on purpose, and must not close it to those that follow: its breaker refuses nothing.
+    """
+    up = {"url": f"http://127.0.0.1:{UPSTREAM_PORT}/mcp", "breaker": UNENFORCED}
+    ws = {"url": f"ws://127.0.0.1:{UPSTREAM_PORT}/ws", "transport": "websocket", "breaker": UNENFORCED}
     config = {
-        "servers": {"up": up, "ws": {"url": f"ws://127.0.0.1:{UPSTREAM_PORT}/ws", "transport": "websocket"}},
+        "servers": {"up": up, "ws": ws},
         "routes": [{"name": "raw", "path": "/raw", "servers": "up", "inspect": "none", "sessions": "passthrough"}],
     }
     with running_proxy(config) as process:

@@ -13,6 +13,7 @@ from proxy.config.models import Strategy
 from tests.harness import (
     CALL,
     RESULT,
+    UNENFORCED,
     ProxyProcess,
     RawClient,
     ScriptedUpstream,
@@ -45,7 +46,7 @@ STRATEGIES: tuple[str, ...] = get_args(Strategy)
 
 
 def _server(path: str = "/mcp", port: int = PORT, **keys: Any) -> dict[str, Any]:
-    return {"url": f"http://127.0.0.1:{port}{path}", **keys}
+    return {"url": f"http://127.0.0.1:{port}{path}", "breaker": UNENFORCED, **keys}
 
 
 @pytest.fixture(scope="module")
