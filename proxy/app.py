@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import random
 import signal
@@ -34,7 +35,7 @@ from proxy.config.loader import load
 from proxy.config.models import restart_keys
 from proxy.config.problems import ConfigError, Problem
 from proxy.dataplane.admission import AdmissionBuilder, Freshness
-from proxy.dataplane.affinity import Sealer, load_or_create_key
+from proxy.dataplane.affinity import sealer_of
 from proxy.dataplane.allowance import allowance_of
 from proxy.dataplane.bans import policy_of
 from proxy.dataplane.deadlines import Deadlines
@@ -103,7 +104,7 @@ class App:
         freshness = Freshness()
         self._protection = Protection(config)
         around = Around(time.monotonic, self._draw, self._protection.breaker_changed)
-        snapshots = SnapshotBuilder(self.metrics, _sealer_of, self._deadlines, lambda: datetime.now(UTC), around)
+        snapshots = SnapshotBuilder(self.metrics, sealer_of, self._deadlines, lambda: datetime.now(UTC), around)
         admissions = AdmissionBuilder(pepper_ring, freshness)
         # without the registry, which is read at the start: nothing of it serves
         self.live = Live(
@@ -146,6 +147,8 @@ class App:
         self.metrics.reloaded(self.live.snapshot.generation, time.time())
         self.readiness.set("config", True)
         self.readiness.set("listener", True)
+        gc.collect()
+        gc.freeze()  # what serves until the end need not be looked through each time; one such look takes 0.1 s and more
         self._log.info("serving", port=port, admin_port=admin_port, servers=len(self.live.snapshot.upstreams))
         return port, admin_port
 
@@ -260,12 +263,6 @@ def _version() -> str:
         return version("mcp-manager-proxy")
     except PackageNotFoundError:  # run from a checkout that is not installed
         return "unknown"
-
-
-def _sealer_of(config: Config) -> Sealer:
-    """The configured keys, or the one that is kept in the state directory."""
-    keys = [key.get_secret_value().encode() for key in config.sessions.keys] or [load_or_create_key(config.state_dir)]
-    return Sealer(keys, config.sessions.ttl, time.time, os.urandom)
 
 
 async def _run(path: Path, config: Config, stream: log.BatchedStream) -> None:

@@ -25,7 +25,7 @@ from proxy.background.overload import OverloadWatch
 from proxy.background.pool_sizing import PoolSizing
 from proxy.background.pool_sizing import families as pool_families
 from proxy.dataplane.retries import RetryBudget
-from proxy.dataplane.shedding import Load
+from proxy.dataplane.shedding import NOBODY, Load
 from proxy.protection_metrics import families
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Protection:
     def __init__(self, config: Config) -> None:
         self.load = Load()
         self.budget = RetryBudget(config.retry_budget)
-        self._watch = OverloadWatch(config.overload, self.load, Memory(), time.monotonic)
+        self._watch = OverloadWatch(config.overload, self.load, Memory(), time.monotonic, self._load_changed)
         self._orders = BreakerOrders(log.logger("breakers"))
         self._obeyed: tuple[object, object] = (None, None)
         self._rows: Rows = lambda table: _NO_ROWS
@@ -113,6 +113,19 @@ class Protection:
             },
         )  # fmt: skip
 
+    def _load_changed(self) -> None:
+        """Other requests are refused for overload than before, or other things given up."""
+        load = self.load
+        self._observing.event(
+            "", "overload", "warning" if load.refused_from < NOBODY or load.shrinking else "info", "overload",
+            "What is refused for overload has changed",
+            {
+                "refused_from_class": load.refused_from, "loop_lag_ms": round(load.lag_s * 1e3),
+                "memory_bytes": load.memory_bytes, "memory_limit": load.memory_limit,
+                "closing_keepalive": load.closing_keepalive, "refusing_connections": load.refusing,
+            },
+        )  # fmt: skip
+
     def steps(self, listener: Listener, beat: Callable[[], None]) -> Iterator[tuple[str, float, Step, float]]:
         """Name, interval in seconds, step and jitter of every loop. `beat` is called as long as this process runs."""
 
@@ -136,6 +149,7 @@ class Protection:
 
     async def finish(self) -> None:
         """Write the last rows. Quiet while PostgreSQL is away."""
+        self._watch.close()
         await self._observing.finish()
 
     def _obey(self) -> None:

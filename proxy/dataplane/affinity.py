@@ -11,6 +11,8 @@ conditions (a tool, a share of the requests) may match another one for every mes
 from __future__ import annotations
 
 import binascii
+import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -25,6 +27,7 @@ from proxy.dataplane.context import ANONYMOUS
 from proxy.errors import SessionGone
 
 if TYPE_CHECKING:
+    from proxy.config.models import Config
     from proxy.dataplane.context import RequestContext
 
 #: What a seal is for; authenticated with it, so that one kind never passes for the other.
@@ -203,3 +206,9 @@ def affinity_key(ctx: RequestContext) -> str:
 def load_or_create_key(state_dir: str) -> bytes:
     """The key that seals where none is configured: made once and kept in `state_dir`. Raises as `load_or_create`."""
     return load_or_create(Path(state_dir) / _KEY_FILE)
+
+
+def sealer_of(config: Config) -> Sealer:
+    """With the configured keys, or the one that is kept in the state directory. Raises OSError."""
+    keys = [key.get_secret_value().encode() for key in config.sessions.keys] or [load_or_create_key(config.state_dir)]
+    return Sealer(keys, config.sessions.ttl, time.time, os.urandom)

@@ -39,7 +39,7 @@ class Mirrors:
 
     def copy(self, ctx: RequestContext, upstream: Upstream, percent: float) -> None:
         """Send a copy of `ctx` to `upstream` for `percent` of the requests; only an inspected POST has one to send."""
-        if ctx.body is None or self._draw() * 100 >= percent or not upstream.available():
+        if ctx.body is None or self._draw() * 100 >= percent or not upstream.possible():
             return
         headers = [pair for pair in request_headers(ctx, upstream) if pair[0].lower() != "mcp-session-id"]
         if self._spawn(f"mirror {upstream.name}", _send(upstream, headers, ctx.body)):

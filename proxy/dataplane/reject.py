@@ -42,7 +42,7 @@ def refusal_bytes(refusal: Refusal) -> bytes:
 
 def reject(ctx: RequestContext, refusal: Refusal) -> None:
     """Answer with `refusal`, or reset the connection when an answer has begun already."""
-    ctx.refusal = refusal
+    ctx.refusal = refusal.with_traceback(None)  # it holds frames, and they the context: only a full collection frees it
     exchange = ctx.exchange
     if exchange.started:
         exchange.abort()

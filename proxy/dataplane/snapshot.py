@@ -209,14 +209,11 @@ class SnapshotBuilder:
         ):
             return known
         metrics = self._metrics.server(name)
-        upstream = Upstream(
-            name,
-            server,
-            UpstreamClient(server, metrics, self._deadlines, reachable, self._resolver),
-            metrics,
-            self._around,
-        )
+        client = UpstreamClient(server, metrics, self._deadlines, reachable, self._resolver)
+        upstream = Upstream(name, server, client, metrics, self._around)
         upstream.certificates = certificates
+        if known is not None:
+            upstream.window = known.window
         return upstream
 
 

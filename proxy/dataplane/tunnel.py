@@ -208,13 +208,12 @@ async def _read_upstream(reader: asyncio.StreamReader) -> bytes:
 async def _connect(
     upstream: Upstream, host: str, port: int | None, secure: bool
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    tls = upstream.client.tls if secure else None
+    client, number = upstream.client, port or (443 if secure else 80)
+    tls = client.tls if secure else None
     try:
         async with asyncio.timeout(upstream.config.timeouts.connect):
             return await asyncio.open_connection(
-                sock=await tcp.connect(
-                    host, port or (443 if secure else 80), upstream.client.new_socket, upstream.client.resolver
-                ),
+                sock=await tcp.connect(host, number, client.new_socket, client.resolver),
                 limit=HEAD_BYTES,
                 ssl=tls,
                 server_hostname=host if tls is not None else None,
