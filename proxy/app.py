@@ -148,7 +148,7 @@ class App:
         self.readiness.set("config", True)
         self.readiness.set("listener", True)
         gc.collect()
-        gc.freeze()  # what serves until the end need not be looked through each time; one such look takes 0.1 s and more
+        gc.freeze()  # what serves until the end is not looked through again: that takes 0.1 s and more each time
         self._log.info("serving", port=port, admin_port=admin_port, servers=len(self.live.snapshot.upstreams))
         return port, admin_port
 

@@ -11,6 +11,7 @@ terminal and with every process on the same pipe. What the thread cannot get rid
 from __future__ import annotations
 
 import atexit
+import codecs
 import logging
 import os
 import re
@@ -130,6 +131,10 @@ class BatchedStream:
             except OSError:
                 return False
         return not rest
+
+
+#: Found when it is first used, by an import: too late for a process without descriptors.
+codecs.lookup("unicode_escape")
 
 
 def printable(text: str, limit: int) -> str:

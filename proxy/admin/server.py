@@ -12,11 +12,12 @@ there `Host` must name loopback (DNS rebinding); no answer carries a CORS header
 from __future__ import annotations
 
 import asyncio
+import errno
 import threading
 import time
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import orjson
 from aiohttp import web
@@ -38,6 +39,7 @@ _BEAT_S: Final = 10.0
 #: How often a table that grows while it is read is read in all. Tables grow by what is seen for the first time.
 _READINGS: Final = 10
 _LOOPBACK_NAMES: Final = frozenset(("localhost", "127.0.0.1", "[::1]"))
+_NO_DESCRIPTORS: Final = frozenset((errno.EMFILE, errno.ENFILE))
 _REASONS: Final = {403: "host_not_allowed", 404: "not_found", 405: "method_not_allowed", 500: "internal"}
 
 
@@ -81,6 +83,13 @@ class _Connection(web.RequestHandler):
         answer = _error(status)
         answer.force_close()
         return answer
+
+
+def _tell_unless_full(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """asyncio reports a hundred times a second that it is out of descriptors; the data port has said so already."""
+    error = context.get("exception")
+    if not (isinstance(error, OSError) and error.errno in _NO_DESCRIPTORS):
+        loop.default_exception_handler(context)
 
 
 class _Server(web.Server):
@@ -155,6 +164,7 @@ class AdminServer:
     async def start(self) -> int:
         """Bind and accept. Returns the port. Raises OSError when the address is taken or not ours."""
         loop = self._loop = asyncio.new_event_loop()
+        loop.set_exception_handler(_tell_unless_full)
         self._thread = threading.Thread(target=loop.run_forever, name="admin", daemon=True)
         self._thread.start()
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._listen(), loop))

@@ -169,8 +169,8 @@ class UpstreamClient:
                 message, content = await protocol.read()
                 if not 100 <= message.code < 200 or message.code == 101:
                     break
-            if not 200 <= message.code <= 599:
-                raise UpstreamFailed("status")
+            if not 200 <= message.code <= 599 or message.version[0] != 1:
+                raise UpstreamFailed("status line")
         except BaseException:
             connection.close()
             raise
@@ -212,9 +212,9 @@ class UpstreamClient:
             response = await self._session.request(method, url, data=Outbound(headers, body), allow_redirects=False)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise self._unreachable(error) from None
-        if not 200 <= response.status <= 599:
+        if not 200 <= response.status <= 599 or response.version is None or response.version[0] != 1:
             response.close()
-            raise UpstreamFailed("status")
+            raise UpstreamFailed("status line")
         self._keepalive.learn(response.headers.get("Keep-Alive", ""))
         fields, content = text_of(response.raw_headers), response.content
         assert isinstance(response, Response)  # noqa: S101 - the session makes no others

@@ -171,7 +171,10 @@ class Connection(asyncio.Protocol):
 
     def expire(self, now: float) -> None:
         """A deadline has passed and nothing is owed to the client: close, and reset when even that takes too long."""
-        if now >= self.write_deadline or self.transport.is_closing():
+        if now >= self.write_deadline:
+            self.ends_answer = True  # it lost what it does not read: the kernel need not keep that for a minute
+            self.abort()
+        elif self.transport.is_closing():
             self.abort()
         else:
             self.close()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import aiohttp
+from aiohttp import _http_parser
 from multidict import CIMultiDict
 
 if TYPE_CHECKING:
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
     from proxy.metrics import ServerMetrics
 
 Body = bytes | AsyncIterator[bytes] | None
+
+#: aiohttp reads answers leniently unless Python runs in its development mode: a bare LF and folded fields would pass,
+#: and what two parsers read differently is a way to smuggle (tests/unit/dataplane/test_connector.py pins this).
+_http_parser.DEBUG = True  # type: ignore[attr-defined]
 
 _READ_BUFFER_BYTES: Final = 64 << 10
 #: Upstream response heads may be larger than what we accept from clients; still bounded.

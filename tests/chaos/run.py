@@ -31,7 +31,12 @@ SCENARIOS: Final[dict[str, str]] = {
     "slow-clients": "tests.chaos.slow_clients:figures",  # F24
     "half-open": "tests.chaos.half_open:figures",  # F26
     "descriptors": "tests.chaos.descriptors:figures",  # F28
+    "memory": "tests.chaos.stall:memory_figures",  # F29
+    "stall": "tests.chaos.stall:figures",  # F30
+    "overload": "tests.chaos.overload_proof:figures",  # F30
     "cancel-storm": "tests.chaos.cancel_storm:figures",  # F31
+    "health-loops": "tests.chaos.health_loops:figures",
+    "maintenance": "tests.chaos.maintenance_proof:figures",
 }
 #: Measurements of `benchmarks` that belong to the matrix of failures: F25 and F27.
 SCRIPTS: Final[dict[str, str]] = {"disconnect": "benchmarks.disconnect", "idle-streams": "benchmarks.idle_streams"}

@@ -13,6 +13,7 @@ from proxy.config.models import Server
 from proxy.dataplane.client import UpstreamClient, UpstreamResponse
 from proxy.dataplane.connector import Keepalive
 from proxy.dataplane.deadlines import Deadlines
+from proxy.errors import UpstreamFailed
 from proxy.metrics import ServerMetrics
 from tests.harness import Wire, json_answer, scripted_upstream
 from tests.unit.dataplane.fakes import Time
@@ -139,4 +140,21 @@ async def test_a_server_that_keeps_no_connection_gets_a_new_one_each_time() -> N
         sender = Sender(upstream.url)
         assert [await sender.call() for _ in range(3)] == [200] * 3
         assert sender.connections == (3, 0)
+        await sender.client.close()
+
+
+@pytest.mark.parametrize(
+    "head", ["HTTP/1.1 200 OK\n\n", "HTTP/1.1 200 OK\r\nX-A: 1\r\n folded\r\n\r\n", "HTTP/2.0 200 OK\r\n\r\n"]
+)
+async def test_answers_are_read_strictly(head: str) -> None:
+    """A bare LF, a folded field and another version are no answers, whatever mode Python runs in."""
+
+    async def answer(wire: Wire) -> None:
+        await wire.request()
+        await wire.send(head.encode())
+
+    async with scripted_upstream(answer) as upstream:
+        sender = Sender(upstream.url)
+        with pytest.raises(UpstreamFailed):
+            await sender.call()
         await sender.client.close()
