@@ -75,7 +75,8 @@ def proxy() -> Iterator[ProxyProcess]:
         {"name": "raw", "path": "/raw", "servers": "up", "inspect": "none", "sessions": "passthrough"},
     ]
     listen = {"limits": {"body": "64KiB"}, "timeouts": {"body": "500ms"}, "drain": {"grace": "1s"}}
-    with running_proxy({"servers": servers, "routes": routes, "listen": listen}) as process:
+    budget = {"minimum": 100}  # of retries: as many calls as are made at once may need another server
+    with running_proxy({"servers": servers, "routes": routes, "listen": listen, "retry_budget": budget}) as process:
         yield process
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from tests.harness import (
     RESULT,
+    UNENFORCED,
     ProxyProcess,
     RawClient,
     Wire,
@@ -31,10 +32,12 @@ REUSED_S, DEFAULT_S = 0.5, 3.0
 
 @pytest.fixture(scope="module")
 def proxy() -> Iterator[ProxyProcess]:
-    """A proxy in front of the three upstreams, with pools as they are by default but larger."""
+    """A proxy in front of the three upstreams, with pools as they are by default but larger. One breaks connections
+    on purpose, and its breaker must not refuse what comes next."""
     ports = {"announcing": ANNOUNCING, "silent": SILENT, "up": SCRIPTED}
     servers = {
-        name: {"url": f"http://127.0.0.1:{port}/mcp", "pool": {"max_connections": 2000}} for name, port in ports.items()
+        name: {"url": f"http://127.0.0.1:{port}/mcp", "pool": {"max_connections": 2000}, "breaker": UNENFORCED}
+        for name, port in ports.items()
     }
     raw = {"name": "raw", "path": "/raw", "servers": "announcing", "inspect": "none", "sessions": "passthrough"}
     with running_proxy({"servers": servers, "routes": [raw], "log": {"access": False}}) as process:

@@ -156,7 +156,7 @@ async def _drain(proxy: ProxyProcess, length: Length, streaming: Upstream) -> Fi
     exit_code = await asyncio.to_thread(proxy.process.wait, length.delay_s + length.grace_s + 10)
     ended_s = time.monotonic() - began
     proxy.stop()  # it has ended; its log is read to the end
-    logged = [line["target"] for line in proxy.lines if line.get("server") == "up"]
+    logged = [line["target"] for line in proxy.lines if line.get("server") == "up" and "target" in line]
     whole = (event(0), event(0) + event(1))
     return Findings(
         calls=len(outcome.calls),
