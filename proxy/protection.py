@@ -137,7 +137,7 @@ class Protection:
         yield "load", LOAD_S, load, 0.0
         yield "health checks", CHECKS_S, self._checks.step, 0.1
         yield "maintenance", MAINTENANCE_S, self._maintenance.step, 0.1
-        yield "sizes of pools", _POOLS_S, self._sizing.step, 0.1
+        yield "sizes of pools", _POOLS_S, self._sizing.step_aside, 0.1
         yield "breaker orders", _ORDERS_S, self._obey, 0.1
         yield "observing", OBSERVING_S, self._observing.step, 0.1
 

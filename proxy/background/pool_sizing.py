@@ -7,6 +7,7 @@ looked at: their library sizes them.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Seconds between two lines about one pool.
 _QUIET_S: Final = 600.0
+#: Servers looked at in one go.
+_PIECE: Final = 200
 #: Weight of a look in the average use: that of the last minute or so.
 _WEIGHT: Final = 1 / 60
 
@@ -115,16 +118,26 @@ class PoolSizing:
         self._servers: dict[str, _Server] = {}
         self._stores = {name: _Watch(1, bound, clock()) for name, bound in (bounds or {}).items()}
 
+    async def step_aside(self) -> None:
+        """`step`, in pieces between which requests run."""
+        for _ in self._look():
+            await asyncio.sleep(0)
+
     def step(self) -> None:
         """Look at every pool, and size those of servers."""
+        for _ in self._look():
+            continue
+
+    def _look(self) -> Iterator[None]:
+        """All of a step; comes back now and then on the way."""
         now, upstreams = self._clock(), self._live.snapshot.upstreams
-        for name, upstream in upstreams.items():
-            server = self._servers.get(name)
-            if server is None or server.client is not upstream.client:
-                server = self._servers[name] = _Server(upstream, now)
-            server.step(now)
-            if server.recommendation.advice != server.told:
-                self._tell(f"server {name}", "pool.max_connections", server, now)
+        for number, (name, upstream) in enumerate(upstreams.items()):
+            if number % _PIECE == _PIECE - 1:
+                yield
+            server = self._watched(name, upstream, now)
+            if server is not None:
+                server.step(now)
+                self._advise(f"server {name}", "pool.max_connections", server, now)
         if len(self._servers) > len(upstreams):
             self._servers = {name: server for name, server in self._servers.items() if name in upstreams}
         for store, numbers in self._database.numbers().items() if self._database is not None else ():
@@ -132,8 +145,16 @@ class PoolSizing:
             if watch is not None:
                 in_use = numbers.connections - numbers.idle
                 watch.see(now, in_use, in_use, numbers.exhausted)
-                if watch.recommendation.advice != watch.told:
-                    self._tell(f"postgres {store}", f"postgres.pool.{store}", watch, now)
+                self._advise(f"postgres {store}", f"postgres.pool.{store}", watch, now)
+
+    def _watched(self, name: str, upstream: Upstream, now: float) -> _Server | None:
+        """The watch over a server's pool; None while it was never used: then a look is all it costs."""
+        server = self._servers.get(name)
+        if server is None and not upstream.client.slots.peak:
+            return None
+        if server is None or server.client is not upstream.client:
+            server = self._servers[name] = _Server(upstream, now)
+        return server
 
     def recommended(self, name: str) -> int | None:
         """The bound that the use of a server's pool suggests; None while nobody has looked at it."""
@@ -155,11 +176,11 @@ class PoolSizing:
                     numbers.exhausted, 0.0, watch.utilization, watch.recommendation, {"connect": numbers.unreachable},
                 )  # fmt: skip
 
-    def _tell(self, pool: str, key: str, watch: _Watch, now: float) -> None:
+    def _advise(self, pool: str, key: str, watch: _Watch, now: float) -> None:
         """One line about an advice that became another, and not again for a while."""
-        if watch.told_at is not None and now - watch.told_at < _QUIET_S:
-            return
         advice, size, reason = watch.recommendation
+        if advice == watch.told or (watch.told_at is not None and now - watch.told_at < _QUIET_S):
+            return
         watch.told, watch.told_at = advice, now
         self._log.info("connection pool", pool=pool, key=key, advice=advice, suggested=size, reason=reason)
 

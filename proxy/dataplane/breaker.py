@@ -70,8 +70,8 @@ class Breaker:
         self._clock = clock
         self._draw = draw
         self._tell = tell
-        storage = pybreaker.CircuitMemoryStorage(pybreaker.STATE_CLOSED)
-        self._machine = pybreaker.CircuitBreaker(config.failures, config.open_for, state_storage=storage)
+        #: Made when the state first changes: most servers never need it.
+        self._machine: pybreaker.CircuitBreaker | None = None
         #: pybreaker's state, at hand.
         self.state: State = "closed"
         #: An operator's order that holds.
@@ -91,7 +91,7 @@ class Breaker:
         # runs and window
         self._local = self._answered = 0
         self._good = self._bad = 0
-        self._past: deque[tuple[int, int]] = deque(maxlen=_BUCKETS - 1)
+        self._past: deque[tuple[int, int]] | None = None
         self._bucket_s = config.window / _BUCKETS
         # tickets: the newest; that of all who are admitted while closed (0 while it is not); the trial's (0 for none);
         # the newest when it opened
@@ -224,8 +224,9 @@ class Breaker:
         self.failures = max(self._answered, self._local)
         if self.failures >= self.config.failures:
             return "failures"
-        bad = self._bad + sum(bad for _, bad in self._past)
-        total = bad + self._good + sum(good for good, _ in self._past)
+        past = self._past or ()
+        bad = self._bad + sum(bad for _, bad in past)
+        total = bad + self._good + sum(good for good, _ in past)
         if total >= self.config.min_requests and bad / total >= self.config.failure_rate:
             return "failure_rate"
         return None
@@ -233,8 +234,11 @@ class Breaker:
     def _turn(self, now: float) -> None:
         """Begin the bucket of `now`."""
         passed = int((now - self._turns_at) / self._bucket_s) + 1
+        past = self._past
+        if past is None:
+            past = self._past = deque(maxlen=_BUCKETS - 1)
         for _ in range(min(passed, _BUCKETS)):
-            self._past.append((self._good, self._bad))
+            past.append((self._good, self._bad))
             self._good = self._bad = 0
         self._turns_at += passed * self._bucket_s
 
@@ -253,7 +257,7 @@ class Breaker:
     def _close(self, why: Change) -> None:
         self.failures = self._local = self._answered = 0
         self._good = self._bad = 0
-        self._past.clear()
+        self._past = None
         if self.state != "closed":
             self.next_attempt_at = 0.0
             self._move("closed", why)
@@ -263,17 +267,21 @@ class Breaker:
         now = self._clock()
         self._spent[self.state] += now - self._since
         self._since = now
+        machine = self._machine
+        if machine is None:
+            storage = pybreaker.CircuitMemoryStorage(pybreaker.STATE_CLOSED)
+            machine = self._machine = pybreaker.CircuitBreaker(state_storage=storage)
         if state == "open":
-            self._machine.open()
+            machine.open()
             self._opened_after, self._normal, self._trial = self._newest, 0, 0
             self.opened_at = now
         elif state == "half_open":
-            self._machine.half_open()
+            machine.half_open()
         else:
-            self._machine.close()
+            machine.close()
             self._newest += 1
             self._normal, self._trial = self._newest, 0
-        self.state = _STATES[self._machine.current_state]
+        self.state = _STATES[machine.current_state]
         self._say(why)
 
     def _say(self, why: Change) -> None:
