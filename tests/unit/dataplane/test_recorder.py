@@ -107,7 +107,7 @@ def test_a_line_tells_the_whole_story_of_a_request() -> None:
         "route": "search-canary", "rpc_method": "tools/call", "target": "search_code", "messages": 1, "era": "legacy",
         "revision": "2025-11-25", "status": 200, "outcome": "ok", "reason": None, "detail": None, "shadowed": None,
         "duration_ms": 500.0,
-        "first_byte_ms": 250.0, "bytes_in": 345, "bytes_out": 4567, "streamed": False,
+        "first_byte_ms": 250.0, "queue_ms": None, "bytes_in": 345, "bytes_out": 4567, "streamed": False,
         "tries": 1, "client": "192.0.2.7", "tenant": None, "principal": None, "key_id": None,
         "impersonator": None, "generation": 3,
     }  # fmt: skip
