@@ -77,7 +77,7 @@ class Desk:
 def request(path: str = "/github/mcp", method: str = "POST", query: str = "") -> RequestContext:
     head = Head(method, path, query, 1, [], {}, "localhost", None, False, True, "", False)
     exchange = SimpleNamespace(head=head, peer="192.0.2.7", secure=False)
-    return RequestContext(cast(Any, exchange), cast(Any, SimpleNamespace(generation=3, shared=None)), 100.0)
+    return RequestContext(cast(Any, exchange), cast(Any, SimpleNamespace(generation=3, shared=None, flags=None)), 100.0)
 
 
 def carries(ctx: RequestContext, method: str, target_kind: str = "", target: str = "", modern: bool = False) -> None:
