@@ -38,7 +38,7 @@ class Attempt:
     def __init__(self, upstream: Upstream, queue: RequestQueue | None, ticket: int) -> None:
         self._upstream = upstream
         self._queue = queue
-        #: What the breaker gave, until it was told how it went; 0 from then on.
+        #: What the breaker gave, until it was told how it went, or the try ended; 0 from then on.
         self._ticket = ticket
         self._streams = self._ended = False
         upstream.in_flight += 1
@@ -79,6 +79,7 @@ class Attempt:
         upstream.open_streams -= self._streams
         if self._ticket:
             upstream.breaker.neutral(self._ticket)
+            self._ticket = 0
         self._leave()
 
     def _leave(self) -> None:
