@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 import pytest
 
@@ -20,42 +18,9 @@ from proxy.errors import (
     UpstreamFailed,
     UpstreamTimeout,
 )
-from tests.harness import CALL, RESULT, Wire, free_port, json_answer, scripted_upstream
-from tests.unit.dataplane.fakes import Client, Proxy, Request, proxying
-
-
-def answering(raw: bytes, reset: bool = False) -> Callable[[Wire], Awaitable[None]]:
-    """Answers one request and ends the connection."""
-
-    async def script(wire: Wire) -> None:
-        await wire.request()
-        if raw:
-            await wire.send(raw)
-        if reset:
-            wire.reset()
-
-    return script
-
-
-async def walk(proxy: Proxy, request: Request) -> Client:
-    """Take a request through its phases; afterwards nothing is in flight."""
-    await read_message(request.ctx)
-    match_route(request.ctx)
-    try:
-        await forward(request.ctx, proxy.parts)
-    finally:
-        assert all(upstream.in_flight == 0 for upstream in request.ctx.snapshot.upstreams.values())
-        assert all(upstream.metrics.pool_in_use == 0 for upstream in request.ctx.snapshot.upstreams.values())
-    return request.client
-
-
-def gone() -> str:
-    """The URL of a server that is not there."""
-    return f"http://127.0.0.1:{free_port()}/mcp"
-
-
-def route(*servers: str, **options: Any) -> dict[str, Any]:
-    return {"name": "all", "path": "/all", "servers": list(servers), "strategy": "priority", **options}
+from tests.harness import CALL, RESULT, Wire, json_answer, scripted_upstream
+from tests.unit.dataplane.fakes import proxying
+from tests.unit.dataplane.walking import answering, gone, route, walk
 
 
 async def test_an_answer_comes_from_the_server_of_the_route() -> None:
