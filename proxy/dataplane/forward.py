@@ -39,6 +39,13 @@ if TYPE_CHECKING:
 _WITHOUT_ROUTE: Final = Retry(attempts=1)
 
 
+class _Course(NamedTuple):
+    """Names of the servers that are not to be asked again, and of those that may have got the request already."""
+
+    tried: list[str]
+    sent: list[str]
+
+
 class _Answered(NamedTuple):
     """An answer whose head has come."""
 
@@ -59,57 +66,65 @@ async def forward(ctx: RequestContext, parts: Parts) -> None:
 
 
 async def _forward(ctx: RequestContext, parts: Parts) -> None:
-    tried = list(ctx.denied)
-    upstream = pick(ctx, tried)
+    course = _Course(list(ctx.denied), [])
+    upstream = pick(ctx, course.tried)
     if upstream is None:
         raise answer_to(ctx, nobody(ctx))
     try:
-        await _try(ctx, upstream, parts, tried)
+        await _try(ctx, upstream, parts, course)
         return
     except Refusal as error:
         failure = error
-    if may_follow(ctx, failure, was_sent(failure), _retry_of(ctx)) and parts.budget.take():
+    following = _following(ctx, upstream, failure, parts, course)
+    if following is not None and parts.budget.take():
         try:
-            await _fail_over(ctx, upstream, failure, parts, tried)
+            await _fail_over(ctx, following, parts, course)
             return
         finally:
             parts.budget.give_back()
     raise answer_to(ctx, failure)
 
 
-async def _fail_over(ctx: RequestContext, first: Upstream, failure: Refusal, parts: Parts, tried: list[str]) -> None:
-    """One server after the other until one answers; the one that lost the connection again when there is no other."""
-    retry, last = _retry_of(ctx), first
-    sent = [first.name] if was_sent(failure) else []
-    while may_follow(ctx, failure, len(sent), retry):
-        upstream = pick(ctx, tried) or (last if was_sent(failure) else None)
-        if upstream is None or (sent and not may_repeat(ctx, retry, parts.tools, *sent, upstream.name)):
-            break
+async def _fail_over(ctx: RequestContext, upstream: Upstream, parts: Parts, course: _Course) -> None:
+    """One server after the other until one answers."""
+    following: Upstream | None = upstream
+    while following is not None:
         try:
-            await _try(ctx, upstream, parts, tried)
+            await _try(ctx, following, parts, course)
             return
         except Refusal as error:
-            failure, last = error, upstream
-            if was_sent(error):
-                sent.append(upstream.name)
+            failure = error
+        following = _following(ctx, following, failure, parts, course)
     raise answer_to(ctx, failure)
+
+
+def _following(ctx: RequestContext, last: Upstream, failure: Refusal, parts: Parts, course: _Course) -> Upstream | None:
+    """Who is asked after `last` failed: another one; when it lost the connection and there is no other, it again."""
+    retry, sent = _retry_of(ctx), course.sent
+    if not may_follow(ctx, failure, len(sent), retry):
+        return None
+    upstream = pick(ctx, course.tried) or (last if was_sent(failure) else None)
+    if upstream is None or not sent:
+        return upstream
+    may = len(sent) < retry.attempts and may_repeat(ctx, retry, parts.tools, *sent, upstream.name)
+    return upstream if may else None
 
 
 def _retry_of(ctx: RequestContext) -> Retry:
     return ctx.route.retry if ctx.route is not None else _WITHOUT_ROUTE
 
 
-async def _try(ctx: RequestContext, upstream: Upstream, parts: Parts, tried: list[str]) -> None:
+async def _try(ctx: RequestContext, upstream: Upstream, parts: Parts, course: _Course) -> None:
     """Ask one server, from its queue to the end of the answer."""
-    tried.append(upstream.name)
+    course.tried.append(upstream.name)
     ctx.upstream = upstream
     attempt = ctx.attempt = await enter(ctx, upstream, parts)
     ctx.tries += 1
     try:
         if upstream.config.timeouts.total:
-            await _round_trip_in_time(ctx, upstream, parts, tried)
+            await _round_trip_in_time(ctx, upstream, parts, course)
         else:
-            await _round_trip(ctx, upstream, parts, tried)
+            await _round_trip(ctx, upstream, parts, course)
     except Refusal as error:
         attempt.failed(error)
         raise
@@ -117,11 +132,11 @@ async def _try(ctx: RequestContext, upstream: Upstream, parts: Parts, tried: lis
         attempt.end()
 
 
-async def _round_trip_in_time(ctx: RequestContext, upstream: Upstream, parts: Parts, tried: list[str]) -> None:
+async def _round_trip_in_time(ctx: RequestContext, upstream: Upstream, parts: Parts, course: _Course) -> None:
     """A round trip that `timeouts.total` ends: with 504 while nothing has gone to the client, else with a reset."""
     try:
         async with asyncio.timeout(upstream.config.timeouts.total):
-            await _round_trip(ctx, upstream, parts, tried)
+            await _round_trip(ctx, upstream, parts, course)
     except TimeoutError:
         if not ctx.exchange.started:
             raise UpstreamTimeout("total") from None
@@ -129,16 +144,16 @@ async def _round_trip_in_time(ctx: RequestContext, upstream: Upstream, parts: Pa
         ctx.exchange.abort()
 
 
-async def _round_trip(ctx: RequestContext, upstream: Upstream, parts: Parts, tried: list[str]) -> None:
+async def _round_trip(ctx: RequestContext, upstream: Upstream, parts: Parts, course: _Course) -> None:
     if upstream.config.transport == "websocket" and not ctx.target:  # a discovery document is plain HTTP
         await forward_websocket(ctx, upstream, parts.streams)
         return
     attempt, route = ctx.attempt, ctx.route
     assert attempt is not None  # noqa: S101 - _try() made it
-    if route is not None and route.retry.hedge is not None and _may_race(ctx, upstream, parts, route.retry):
-        answered = await _hedged(ctx, _Race(upstream, attempt, tried), parts, route.retry)
+    if route is not None and route.retry.hedge is not None and _may_race(ctx, upstream, parts, course):
+        answered = await _hedged(ctx, _Race(upstream, attempt, course), parts, route.retry)
     else:
-        answered = await _send(ctx, upstream, attempt, parts)
+        answered = await _send(ctx, upstream, attempt, parts, course)
     ctx.upstream, ctx.attempt = answered.upstream, answered.attempt
     ctx.first_byte_at = parts.clock()
     try:
@@ -148,7 +163,7 @@ async def _round_trip(ctx: RequestContext, upstream: Upstream, parts: Parts, tri
         answered.attempt.end()
 
 
-async def _send(ctx: RequestContext, upstream: Upstream, attempt: Attempt, parts: Parts) -> _Answered:
+async def _send(ctx: RequestContext, upstream: Upstream, attempt: Attempt, parts: Parts, course: _Course) -> _Answered:
     head = ctx.head
     if head.method == "GET" and upstream.config.transport == "sse":
         ctx.endpoint = EndpointEvent(ctx)
@@ -160,6 +175,8 @@ async def _send(ctx: RequestContext, upstream: Upstream, attempt: Attempt, parts
     except Refusal as error:
         if ctx.exchange.fault is not None:  # a streamed body broke off on the client's side
             raise ctx.exchange.fault from None
+        if was_sent(error):
+            course.sent.append(upstream.name)
         attempt.failed(error)
         raise
     attempt.answered(response.status, response.headers)
@@ -176,19 +193,25 @@ class _Race(NamedTuple):
 
     upstream: Upstream
     attempt: Attempt
-    tried: list[str]
+    course: _Course
 
 
-def _may_race(ctx: RequestContext, upstream: Upstream, parts: Parts, retry: Retry) -> bool:
-    """Others run as one task, and read their bodies where they are."""
-    return ctx.pinned is None and may_repeat(ctx, retry, parts.tools, upstream.name)
+def _may_race(ctx: RequestContext, upstream: Upstream, parts: Parts, course: _Course) -> bool:
+    """Others run as one task, and read their bodies where they are. Both servers count among `retry.attempts`, but for
+    the first two of a request: whoever configures a race wants it."""
+    retry, sent = _retry_of(ctx), course.sent
+    room = not sent or len(sent) + 2 <= retry.attempts
+    return room and ctx.pinned is None and may_repeat(ctx, retry, parts.tools, *sent, upstream.name)
 
 
 async def _hedged(ctx: RequestContext, race: _Race, parts: Parts, retry: Retry) -> _Answered:
     """The first answer of two servers, of which the second is asked when the first is late."""
     assert retry.hedge is not None  # noqa: S101 - _round_trip() has looked
     answered = await first_of(
-        _send(ctx, race.upstream, race.attempt, parts), _spare(ctx, race, parts, retry), retry.hedge.after, _give_up
+        _send(ctx, race.upstream, race.attempt, parts, race.course),
+        _spare(ctx, race, parts, retry),
+        retry.hedge.after,
+        _give_up,
     )
     if answered.attempt is not race.attempt:
         race.attempt.end()
@@ -200,25 +223,27 @@ def _spare(
 ) -> Callable[[], Coroutine[None, None, _Answered] | None]:
     """Asks another server, if there is one that the request may be sent to, too."""
 
+    tried = race.course.tried
+
     def spare() -> Coroutine[None, None, _Answered] | None:
-        other = pick(ctx, race.tried)
+        other = pick(ctx, tried)
         if other is None or not may_repeat(ctx, retry, parts.tools, race.upstream.name, other.name):
             return None
         if not parts.budget.take():
             return None
-        race.tried.append(other.name)
-        return _ask_besides(ctx, other, parts)
+        tried.append(other.name)
+        return _ask_besides(ctx, other, parts, race.course)
 
     return spare
 
 
-async def _ask_besides(ctx: RequestContext, upstream: Upstream, parts: Parts) -> _Answered:
+async def _ask_besides(ctx: RequestContext, upstream: Upstream, parts: Parts, course: _Course) -> _Answered:
     answered: _Answered | None = None
     attempt: Attempt | None = None
     try:
         attempt = await enter(ctx, upstream, parts)
         ctx.tries += 1
-        answered = await _send(ctx, upstream, attempt, parts)
+        answered = await _send(ctx, upstream, attempt, parts, course)
         return answered
     finally:
         parts.budget.give_back()
