@@ -41,7 +41,8 @@ WRITTEN: Final = {
     **dict.fromkeys(
         (
             "mcp_servers", "server_tools", "server_resources", "server_prompts", "enhanced_api_keys", "api_keys",
-            "api_tokens", "system_events",
+            "api_tokens", "system_events", "circuit_breakers", "connection_pools", "request_queues",
+            "server_health_checks", "breaker_orders", "maintenance_windows",
         ),
         "tenant_id",
     ),
@@ -105,7 +106,7 @@ class World:
         self._stack.push_async_callback(self.owner.close)
         for tenant in TENANTS:
             await self.owner.execute(tenant.rows)
-            for table in ("api_keys", "api_tokens"):
+            for table in ("api_keys", "api_tokens", "maintenance_windows"):
                 await self.owner.execute(f"UPDATE {table} SET id = tenant_id WHERE tenant_id = $1", tenant.id)
         tables = await readable(self.owner, "app")
         self._look = "/* proof.look */ " + " UNION ALL ".join(

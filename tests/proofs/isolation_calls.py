@@ -8,16 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 from uuid import UUID, uuid4
 
 from proxy.identity.keys import PepperRing, mint
 from proxy.identity.records import SYSTEM_TENANT, KeyRecord
-from proxy.store import accounts, keys, learned, registry, servers, tenants, violations
+from proxy.store import (
+    accounts,
+    breaker_orders,
+    keys,
+    learned,
+    maintenance,
+    observations,
+    registry,
+    servers,
+    tenants,
+    violations,
+)
 from proxy.store.database import Session
 from proxy.store.keys import LegacyKey
 from proxy.store.learned import FileServer, KeyUse, OfferTable, Use
+from proxy.store.maintenance import NewWindow
+from proxy.store.observations import BreakerSeen, Check, Event, HealthSeen, PoolSeen, QueueSeen
 from proxy.store.servers import NewServer
 from proxy.store.tenants import NewTenant
 from proxy.store.violations import SecurityEvent, Violation
@@ -25,6 +38,7 @@ from tests.unit.store.test_migrate_schema_isolation import ROWS
 
 RING: Final = PepperRing({1: b"a pepper of a proof"})
 AT: Final = 1_800_000_000.0
+INSTANCE: Final = "an instance"
 OFFERS: Final[tuple[OfferTable, ...]] = ("server_tools", "server_resources", "server_prompts")
 KEY_TABLES: Final = ("enhanced_api_keys", "api_keys", "api_tokens")
 
@@ -118,6 +132,86 @@ async def _add_events(session: Session, me: Tenant, aim: Tenant, number: int) ->
     row = SecurityEvent(uuid4(), AT + number, "flood", "low", "192.0.2.7", "aimed", tenant=aim.id)
     await violations.add_events(session, [row])
     return []
+
+
+# --- what an instance sees of servers, and what operators order -------------------------------------------------------
+
+
+async def _put_breakers(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
+    seen = BreakerSeen(aim.id, "open", number, number, datetime.fromtimestamp(AT, UTC), None, me.slug)
+    await observations.put_breakers(session, f"{INSTANCE} {number % 2}", [seen])
+    return []
+
+
+async def _put_pools(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
+    await observations.put_pools(session, INSTANCE, [PoolSeen(aim.id, 100, number, 0, 0, number / 100, None)])
+    return []
+
+
+async def _put_queues(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
+    await observations.put_queues(session, INSTANCE, [QueueSeen(aim.id, 10, 10, number, 0, 0.0, number, 0, 0)])
+    return []
+
+
+async def _put_health(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
+    await observations.put_health(session, [HealthSeen(aim.id, "UNHEALTHY", float(number), number, None)])
+    return []
+
+
+async def _add_checks(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
+    check = Check(uuid4(), datetime.now(UTC), aim.id, "tcp", "UNHEALTHY", None, None, me.slug)
+    await observations.add_checks(session, INSTANCE, [check])
+    return []
+
+
+async def _add_system_events(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
+    event = Event(uuid4(), AT, aim.id, "breaker_opened", "warning", "proxy", me.slug, {"number": number}, INSTANCE)
+    await observations.add_events(session, [event])
+    return []
+
+
+async def _remove_rows(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
+    await observations.remove_rows(session, "" if number % 2 else INSTANCE)  # that of the rows made beforehand is ''
+    return []
+
+
+async def _list_breakers(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
+    rows = await breaker_orders.listed(session, aim.slug if number % 2 else None)
+    return [Shown("breaker_orders", row["server"], row["tenant"]) for row in rows]
+
+
+async def _order_breaker(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
+    await breaker_orders.give(session, aim.slug, "one", "closed" if number % 2 else "open", me.slug)
+    return []
+
+
+async def _release_breaker(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
+    await breaker_orders.end(session, aim.slug, "one")
+    return []
+
+
+async def _add_window(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
+    wanted = NewWindow(me.slug, timedelta(hours=1))
+    row = await maintenance.add(session, aim.slug, "one" if number % 2 else None, wanted)
+    return [Shown("maintenance_windows", str(row["id"]), "")]
+
+
+async def _list_windows(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
+    rows = await maintenance.listed(session, aim.slug if number % 2 else None)
+    return [Shown("maintenance_windows", row.id, row.tenant) for row in rows]
+
+
+async def _end_window(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
+    await maintenance.end(session, UUID(aim.id))
+    return []
+
+
+async def _end_windows_of_server(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
+    await maintenance.end_of_server(session, aim.slug, "one" if number % 2 else None)
+    return []
+
+
+# --- what the admin plane does ----------------------------------------------------------------------------------------
 
 
 async def _create_key(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
@@ -221,6 +315,11 @@ LEARNING: Final[dict[str, Call]] = {
     "learned.add_key_uses": _add_key_uses,
     "learned.ensure_rows": _ensure_rows,
     "violations.add_violations": _add_violations,
+    "observations.put_breakers": _put_breakers,
+    "observations.put_pools": _put_pools,
+    "observations.put_queues": _put_queues,
+    "observations.put_health": _put_health,
+    "observations.add_checks": _add_checks,
 }
 """What the data plane does with the session of a tenant."""
 
@@ -240,6 +339,15 @@ MISUSED: Final[dict[str, Call]] = {
     "tenants.activate": _suspend_tenant,
     "accounts.note": _note,
     "violations.add_events": _add_events,
+    "observations.add_events": _add_system_events,
+    "observations.remove_rows": _remove_rows,
+    "breaker_orders.listed": _list_breakers,
+    "breaker_orders.give": _order_breaker,
+    "breaker_orders.end": _release_breaker,
+    "maintenance.add": _add_window,
+    "maintenance.listed": _list_windows,
+    "maintenance.end": _end_window,
+    "maintenance.end_of_server": _end_windows_of_server,
     "registry.read_everything": _read_everything,
     "registry.read_changes": _read_changes,
     "registry.read_hashes": _read_hashes,
