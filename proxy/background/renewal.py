@@ -18,6 +18,7 @@ from proxy.dataplane.allowance import CONCERNS as LIMITING
 from proxy.dataplane.allowance import Allowance, allowance_of
 from proxy.dataplane.estates import estates_of
 from proxy.dataplane.flags import CONCERNS as FLAGGING
+from proxy.dataplane.flags import TABLE as FLAGS
 from proxy.dataplane.flags import FlagBook
 from proxy.dataplane.snapshot import Live, Snapshot, SnapshotBuilder
 
@@ -80,13 +81,18 @@ class Renewal:
             if changes is None or any(table in CONCERNS for table, _ in changes):
                 self._live.admission = await asyncio.to_thread(self._admit, changes)
             if changes is None or any(table in _ROUTED for table, _ in changes):
-                flagged = changes is None or any(table in FLAGGING for table, _ in changes)
-                snapshot = await asyncio.to_thread(self._route, flagged)
+                snapshot = await asyncio.to_thread(self._route, self._flagged(changes))
                 if snapshot is not None:
                     self._live.swap(snapshot)
             if changes is None or any(table in LIMITING for table, _ in changes):
                 self._live.allowance = await asyncio.to_thread(allowance_of, self._live.snapshot.config, rows)
             self._tell()
+
+    def _flagged(self, changes: Collection[Change] | None) -> bool:
+        """Whether flags may be others: by their rows, or by the tenants of these."""
+        return changes is None or any(
+            table == FLAGS or (table in FLAGGING and bool(self._rows.get(FLAGS))) for table, _ in changes
+        )
 
     def _admit(self, changes: Collection[Change] | None) -> Admission:
         if changes is None or any(row == "" for _, row in changes):

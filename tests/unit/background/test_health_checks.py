@@ -27,7 +27,7 @@ class Up:
     def __init__(self, name: str, url: str, time: Time, check: dict[str, Any] | None) -> None:
         self.name = name
         self.config = Server.model_validate({"url": url, "health_check": check})
-        self.client: Any = SimpleNamespace(new_socket=tcp.new_socket, tls=None)
+        self.client: Any = SimpleNamespace(new_socket=tcp.new_socket, tls=None, resolver=None)
         self.health = Health(self.config.health_check, time, name)
         self.window: object = None
 

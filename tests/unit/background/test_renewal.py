@@ -12,7 +12,8 @@ from proxy.background.renewal import Renewal
 from proxy.dataplane.admission import Rows
 from proxy.errors import Unauthorized
 from proxy.identity.credentials import CredentialReader
-from proxy.store.rows import ServerRow, TenantRow
+from proxy.identity.principal import Principal, Source
+from proxy.store.rows import FlagRow, ServerRow, TenantRow
 from tests.unit.dataplane.admitted import IDENTIFIED, configuration, rows_of
 from tests.unit.dataplane.fakes import Proxy
 from tests.unit.identity.rows import KEY, MINTED, NOW, TENANT, USER
@@ -153,3 +154,17 @@ async def test_a_tenant_that_is_not_active_has_nothing(status: str) -> None:
     await desk.renewal.apply(registry(server(), tenant=tenant), {("tenants", "t1")})
     assert not desk.knows_the_key()
     assert not desk.serves("/own/mcp")
+
+
+async def test_rows_of_flags_are_in_force_at_once() -> None:
+    """They make another snapshot, of the same routes; whose tenant changes when there are none does not."""
+    desk = Desk()
+    await desk.renewal.apply(registry(), None)
+    before = desk.proxy.live.snapshot
+    flag = FlagRow("f1", "t1", "beta", True, 100.0, [], {})
+    await desk.renewal.apply({**registry(), "feature_flags": {"f1": flag}}, {("feature_flags", "f1")})
+    after = desk.proxy.live.snapshot
+    assert after is not before
+    assert after.shared is before.shared
+    who = Principal("user:u", "t1", "acme", "u", "user", frozenset(), Source.KEY, "k")
+    assert (before.flags.variant("beta", who), after.flags.variant("beta", who)) == (None, "")

@@ -42,7 +42,7 @@ def upstream_at(port: int, scheme: str = "ws", tls: ssl.SSLContext | None = None
     config = Server.model_validate(
         {"url": f"{scheme}://127.0.0.1:{port}/ws", "transport": "websocket", "timeouts": {"connect": connect}}
     )
-    client = cast("UpstreamClient", SimpleNamespace(tls=tls, new_socket=tcp.new_socket))
+    client = cast("UpstreamClient", SimpleNamespace(tls=tls, new_socket=tcp.new_socket, resolver=None))
     return Upstream("live", config, client, ServerMetrics("live", str))
 
 
@@ -162,7 +162,7 @@ class Bridge:
         ctx = ask(self._snapshot, "/live/mcp", method="GET")
         ctx.head, ctx.fields = head, head.fields
         assert ctx.upstream is not None
-        ctx.upstream.client = cast("UpstreamClient", SimpleNamespace(tls=None, new_socket=tcp.new_socket))
+        ctx.upstream.client = cast("UpstreamClient", SimpleNamespace(tls=None, new_socket=tcp.new_socket, resolver=None))
         tunnel = await open_tunnel(ctx.upstream, request_headers(ctx, ctx.upstream), "", 5.0)
         fields = [
             *response_headers(ctx, tunnel.status, tunnel.headers),
