@@ -118,15 +118,18 @@ async def test_the_budget_is_given_back_with_the_head_of_the_answer_that_it_paid
 async def test_only_what_may_be_sent_again_is_sent_twice(body: bytes) -> None:
     """A call waits for its one server, however long."""
     slow = Held()
-    async with scripted_upstream(slow) as first, scripted_upstream() as second:
-        async with proxying({"a": first.url, "b": second.url}, routes=racing()) as proxy:
-            async with under_way(proxy, proxy.request("/all", body=(body,))) as task:
-                await slow.asked.wait()
-                await asyncio.wait((task,), timeout=0.01)
-                slow.go.set()
-                await task
-            assert (len(first.seen), second.connections) == (1, 0)
-            check_rest(proxy)
+    async with (
+        scripted_upstream(slow) as first,
+        scripted_upstream() as second,
+        proxying({"a": first.url, "b": second.url}, routes=racing()) as proxy,
+    ):
+        async with under_way(proxy, proxy.request("/all", body=(body,))) as task:
+            await slow.asked.wait()
+            await asyncio.wait((task,), timeout=0.01)
+            slow.go.set()
+            await task
+        assert (len(first.seen), second.connections) == (1, 0)
+        check_rest(proxy)
 
 
 @pytest.mark.parametrize(("other", "twice"), [({"readOnlyHint": True}, True), ({}, False)])
@@ -170,42 +173,51 @@ async def test_a_request_of_a_session_does_not_race() -> None:
 async def test_without_budget_nobody_races() -> None:
     """The first server is waited for."""
     slow = Held()
-    async with scripted_upstream(slow) as first, scripted_upstream() as second:
-        async with proxying({"a": first.url, "b": second.url}, routes=racing()) as proxy:
-            proxy.parts.budget.config = RetryBudgetSettings(percent=0, minimum=0)
-            async with under_way(proxy, proxy.request("/all", body=(LIST,))) as task:
-                await slow.asked.wait()
-                while not proxy.parts.budget.refused:
-                    await asyncio.sleep(0)
-                slow.go.set()
-                assert (await task).status == 200
-            assert second.connections == 0
-            check_rest(proxy)
+    async with (
+        scripted_upstream(slow) as first,
+        scripted_upstream() as second,
+        proxying({"a": first.url, "b": second.url}, routes=racing()) as proxy,
+    ):
+        proxy.parts.budget.config = RetryBudgetSettings(percent=0, minimum=0)
+        async with under_way(proxy, proxy.request("/all", body=(LIST,))) as task:
+            await slow.asked.wait()
+            while not proxy.parts.budget.refused:
+                await asyncio.sleep(0)
+            slow.go.set()
+            assert (await task).status == 200
+        assert second.connections == 0
+        check_rest(proxy)
 
 
 async def test_a_trial_that_lost_the_race_is_given_back() -> None:
     """The breaker is not left waiting for it."""
     slow = Held()
-    async with scripted_upstream(slow) as first, scripted_upstream() as second:
-        async with proxying({"a": first.url, "b": second.url}, routes=racing()) as proxy:
-            breaker = upstreams(proxy)[0].breaker
-            open_breaker(upstreams(proxy)[0])
-            failures = dict(breaker.by_origin)
-            proxy.time.now += 7
-            assert (await walk(proxy, proxy.request("/all", body=(LIST,)))).status == 200
-            assert (breaker.state, breaker.ready(), len(second.seen)) == ("half_open", True, 1)
-            assert breaker.by_origin == failures
+    async with (
+        scripted_upstream(slow) as first,
+        scripted_upstream() as second,
+        proxying({"a": first.url, "b": second.url}, routes=racing()) as proxy,
+    ):
+        breaker = upstreams(proxy)[0].breaker
+        open_breaker(upstreams(proxy)[0])
+        failures = dict(breaker.by_origin)
+        proxy.time.now += 7
+        assert (await walk(proxy, proxy.request("/all", body=(LIST,)))).status == 200
+        assert (breaker.state, breaker.ready(), len(second.seen)) == ("half_open", True, 1)
+        assert breaker.by_origin == failures
 
 
 async def test_a_trial_in_the_second_place_closes_its_breaker_when_it_wins() -> None:
     """Its answer counts like any other."""
     slow = Held()
-    async with scripted_upstream(slow) as first, scripted_upstream() as second:
-        async with proxying({"a": first.url, "b": second.url}, routes=racing()) as proxy:
-            open_breaker(upstreams(proxy)[1])
-            proxy.time.now += 7
-            await walk(proxy, proxy.request("/all", body=(LIST,)))
-            assert upstreams(proxy)[1].breaker.state == "closed"
+    async with (
+        scripted_upstream(slow) as first,
+        scripted_upstream() as second,
+        proxying({"a": first.url, "b": second.url}, routes=racing()) as proxy,
+    ):
+        open_breaker(upstreams(proxy)[1])
+        proxy.time.now += 7
+        await walk(proxy, proxy.request("/all", body=(LIST,)))
+        assert upstreams(proxy)[1].breaker.state == "closed"
 
 
 async def test_a_client_that_leaves_ends_both() -> None:
