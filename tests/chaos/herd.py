@@ -273,9 +273,13 @@ def _judge(served: dict[str, list[float]], seen: list[Seen], first_at: float, le
     ends_at = edges[-1] + length.afterwards_s
     shares = [_share(served, begin, end) for begin, end in pairwise([*edges, ends_at])]
     failed = [each for each in seen if each.status != 200]
+    since_s = [each.sent_at - first_at for each in failed]
+    ends = Counter(f"{each.status} {each.reason}" for each in failed)
     print(
         f"  its share, fifth by fifth of its slow start, and afterwards: {', '.join(f'{each:.0%}' for each in shares)}"
     )
+    if failed:
+        print(f"  failed, {min(since_s):.1f} to {max(since_s):.1f} s after it came back: {dict(ends)}")
     return [
         Figure("one of two returns: its part of the calls in the first fifth", shares[0] * 100, 25, "%"),
         Figure("  what it gets too little or too much afterwards", abs(shares[-1] - 0.5) * 100, 5, "%"),
