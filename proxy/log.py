@@ -11,7 +11,6 @@ terminal and with every process on the same pipe. What the thread cannot get rid
 from __future__ import annotations
 
 import atexit
-import codecs
 import logging
 import os
 import re
@@ -19,6 +18,7 @@ import select
 import sys
 import threading
 import traceback
+from codecs import unicode_escape_encode  # found by name, it would be imported when first used
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from queue import SimpleQueue
@@ -133,16 +133,11 @@ class BatchedStream:
         return not rest
 
 
-#: Found when it is first used, by an import: too late for a process without descriptors.
-codecs.lookup("unicode_escape")
-
-
 def printable(text: str, limit: int) -> str:
     """About `limit` characters, no secret of an API key, and escapes for what could move a cursor or end a line."""
     text = text if len(text) < 56 else _API_KEY.sub(rf"\1{'*' * 43}", text[: limit + 43])
-    if len(text) > limit:
-        text = f"{text[:limit]}..."
-    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
+    text = text if len(text) <= limit else f"{text[:limit]}..."
+    return text if text.isprintable() else unicode_escape_encode(text)[0].decode("ascii")
 
 
 def _is_secret(name: str) -> bool:

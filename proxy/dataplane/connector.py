@@ -37,12 +37,10 @@ Body = bytes | AsyncIterator[bytes] | None
 #: aiohttp reads answers leniently unless Python runs in its development mode: a bare LF and folded fields would pass,
 #: and what two parsers read differently is a way to smuggle (tests/unit/dataplane/test_connector.py pins this).
 _http_parser.DEBUG = True  # type: ignore[attr-defined]
-
-_READ_BUFFER_BYTES: Final = 64 << 10
 #: Upstream response heads may be larger than what we accept from clients; still bounded.
 PARSER: Final[dict[str, Any]] = {
     "auto_decompress": False,
-    "read_bufsize": _READ_BUFFER_BYTES,
+    "read_bufsize": 64 << 10,
     "max_line_size": 64 << 10,
     "max_field_size": 64 << 10,
     "max_headers": 256,

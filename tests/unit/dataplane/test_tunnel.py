@@ -162,7 +162,8 @@ class Bridge:
         ctx = ask(self._snapshot, "/live/mcp", method="GET")
         ctx.head, ctx.fields = head, head.fields
         assert ctx.upstream is not None
-        ctx.upstream.client = cast("UpstreamClient", SimpleNamespace(tls=None, new_socket=tcp.new_socket, resolver=None))
+        client = SimpleNamespace(tls=None, new_socket=tcp.new_socket, resolver=None)
+        ctx.upstream.client = cast("UpstreamClient", client)
         tunnel = await open_tunnel(ctx.upstream, request_headers(ctx, ctx.upstream), "", 5.0)
         fields = [
             *response_headers(ctx, tunnel.status, tunnel.headers),
