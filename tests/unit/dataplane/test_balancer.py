@@ -19,12 +19,16 @@ BALANCED = ["round_robin", "weighted", "least_connections", "random", "power_of_
 
 
 class Backend(Upstream):
-    """A server that may be told not to take traffic, as breakers and health will."""
+    """A server that may be told not to take traffic, as breakers and health will, and to take none at all."""
 
     down = False
+    barred = False
 
     def available(self) -> bool:
-        return not self.down
+        return not self.down and not self.barred
+
+    def possible(self) -> bool:
+        return not self.barred
 
 
 def server(name: str) -> Upstream:
@@ -63,6 +67,13 @@ class Picks(RuleBasedStateMachine):
         if one is not None:
             one.down, one.in_flight, one.latency_ewma_s = down, in_flight, latency
 
+    @rule(number=st.integers(0, 4), barred=st.booleans())
+    def a_server_is_barred(self, number: int, barred: bool) -> None:
+        """Its breaker is open, or it is under maintenance."""
+        one = self.servers.get(f"s{number}")
+        if one is not None:
+            one.barred = barred
+
     @rule(key=st.sampled_from(["", "a", "b"]), tried=st.sets(st.integers(0, 4).map("s{}".format)))
     def a_request_comes(self, key: str, tried: set[str]) -> None:
         able = {
@@ -71,6 +82,25 @@ class Picks(RuleBasedStateMachine):
         picked = self.selection.pick(key, tried)
         assert (picked is None) == (not able)
         assert picked is None or picked.name in able
+
+    @rule(tried=st.sets(st.integers(0, 4).map("s{}".format)))
+    def a_request_takes_what_is_left(self, tried: set[str]) -> None:
+        """The least busy of those that are not barred, available or not."""
+        left = {
+            name: one.in_flight
+            for name, one in self.servers.items()
+            if self.weights[name] and not one.barred and name not in tried
+        }
+        picked = self.selection.last_resort(tried)
+        assert (picked is None) == (not left)
+        assert picked is None or left[picked.name] == min(left.values())
+
+    @rule()
+    def somebody_looks_at_all(self) -> None:
+        """Those that have a weight, in the order written, whatever their state."""
+        assert [one.name for one in self.selection.candidates()] == [
+            name for name in self.weights if self.weights[name]
+        ]
 
     @rule(key=st.sampled_from(["", "a"]))
     def a_request_tries_all(self, key: str) -> None:
@@ -101,6 +131,32 @@ def test_weight_0_drains_a_server(strategy: str) -> None:
     drained, _ = route(strategy, {"a": 0, "b": 0})
     assert drained.pick("", ()) is None
     assert drained.get("b") is not None
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_last_resort_is_the_least_busy_that_is_not_barred(strategy: str) -> None:
+    """Whatever the strategy: who is said to be down is not to be finished off."""
+    selection, servers = route(strategy, {"a": 1, "b": 9, "c": 1, "drained": 0})
+    for number, one in enumerate(servers.values()):
+        one.down, one.in_flight = True, 3 - number
+    assert selection.pick("key", ()) is None
+    assert selection.last_resort(()) is servers["c"]
+    assert selection.last_resort(("c",)) is servers["b"]
+    servers["b"].barred = True
+    assert selection.last_resort(("c",)) is servers["a"]
+    assert selection.last_resort(("a", "c")) is None
+    assert list(selection.candidates()) == [servers[name] for name in "abc"]
+
+
+def test_a_server_alone_is_its_own_last_resort() -> None:
+    """And one that takes nothing new is nobody's."""
+    selection, servers = route("random", {"only": 1})
+    servers["only"].down = True
+    assert selection.last_resort(()) is servers["only"]
+    assert selection.last_resort(("only",)) is None
+    drained, _ = route("random", {"a": 0})
+    assert drained.last_resort(()) is None
+    assert list(drained.candidates()) == []
 
 
 def test_round_robin_takes_turns() -> None:
