@@ -47,6 +47,8 @@ HELD: Final = 1
 FULL: Final = 2
 #: The process has no room for more of the body.
 STARVED: Final = 4
+#: A piece of the body is on its way to the upstream: one read alone may be 256 KiB.
+BUSY: Final = 8
 #: Linger on, for no time: closing sends RST.
 _RST: Final = struct.pack("ii", 1, 0)
 
@@ -105,7 +107,7 @@ class Connection(asyncio.Protocol):
         if not self.transport.is_closing():
             self.transport.pause_reading()
 
-    def go_on_reading(self, why: int = HELD | FULL | STARVED) -> None:
+    def go_on_reading(self, why: int = HELD | FULL | STARVED | BUSY) -> None:
         """These reasons not to read are gone."""
         self.unread &= ~why
         if not self.unread and not self.transport.is_closing():

@@ -1,5 +1,4 @@
 """aiohttp's client bent to a proxy's needs: exact header fields, and no stale connection. Part of the client's door.
-
 Only public API is overridden: `ClientRequest`'s update methods and `TCPConnector.connect`. Used by `client.py` alone.
 """
 
@@ -34,8 +33,7 @@ if TYPE_CHECKING:
 
 Body = bytes | AsyncIterator[bytes] | None
 
-#: aiohttp reads answers leniently unless Python runs in its development mode: a bare LF and folded fields would pass,
-#: and what two parsers read differently is a way to smuggle (tests/unit/dataplane/test_connector.py pins this).
+#: aiohttp reads answers leniently unless Python runs in its development mode: a bare LF and folded fields would pass.
 _http_parser.DEBUG = True  # type: ignore[attr-defined]
 #: Upstream response heads may be larger than what we accept from clients; still bounded.
 PARSER: Final[dict[str, Any]] = {
@@ -60,7 +58,7 @@ class Keepalive:
     def learn(self, announced: str) -> None:
         """Take a `Keep-Alive: timeout=5`, as Node sends it; half of it leaves room for what is on its way.
 
-        A figure never grows back: it is a property of the server.
+        It never grows back: it is a property of the server.
         """
         digits = announced.partition("timeout=")[2].split(",")[0].strip()
         if digits.isdecimal() and len(digits) < 6 and int(digits) / 2 < self.reuse_s:
@@ -145,6 +143,8 @@ class Connector(aiohttp.TCPConnector):
             if "idle_since" not in state:
                 state["idle_since"] = -inf  # not known: once the upstream is hasty, that is too long
                 self._metrics.pool_connects += 1
+                if connection.transport is not None:  # a streamed body waits until all that was written has left
+                    connection.transport.set_write_buffer_limits(high=0)
                 self._count(protocol)
             elif protocol.should_close or self._expired(state["idle_since"]) or self._readable(protocol):
                 connection.close()

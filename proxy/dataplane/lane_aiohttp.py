@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aiohttp import web
 
 from proxy.dataplane.answer import Answer
+from proxy.dataplane.connection import BUSY
 from proxy.errors import Refusal
 
 if TYPE_CHECKING:
@@ -62,7 +63,13 @@ class AiohttpExchange(Answer):
             tunnel = self.gate.tunnel
             return await tunnel.read(_READ_BUFFER_BYTES) if tunnel is not None else b""
         self._continue()
-        return await self._content.readany()
+        gate, content = self.gate, self._content
+        if gate.unread & BUSY:
+            gate.go_on_reading(BUSY)
+        chunk = await content.readany()
+        if not content.is_eof():
+            gate.stop_reading(BUSY)
+        return chunk
 
     def fail(self, refusal: Refusal) -> None:
         """Make the reader of the body raise `refusal`."""
