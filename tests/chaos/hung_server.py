@@ -69,7 +69,7 @@ class Found:
 
 def figures(short: bool) -> list[Figure]:
     """F2."""
-    return _judge(asyncio.run(_measure(SHORT if short else Length())), 2.0 if short else 1.0)
+    return _judge(asyncio.run(_measure(SHORT if short else Length())), 3.0 if short else 1.0)
 
 
 class Scene:
