@@ -1,4 +1,5 @@
 """aiohttp's client bent to a proxy's needs: exact header fields, and no stale connection. Part of the client's door.
+
 Only public API is overridden: `ClientRequest`'s update methods and `TCPConnector.connect`. Used by `client.py` alone.
 """
 
@@ -15,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import aiohttp
-from aiohttp import _http_parser
 from multidict import CIMultiDict
 
 if TYPE_CHECKING:
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 Body = bytes | AsyncIterator[bytes] | None
 
-#: aiohttp reads answers leniently unless Python runs in its development mode: a bare LF and folded fields would pass.
-_http_parser.DEBUG = True  # type: ignore[attr-defined]
 #: Upstream response heads may be larger than what we accept from clients; still bounded.
 PARSER: Final[dict[str, Any]] = {
     "auto_decompress": False,

@@ -143,15 +143,13 @@ async def test_a_server_that_keeps_no_connection_gets_a_new_one_each_time() -> N
         await sender.client.close()
 
 
-@pytest.mark.parametrize(
-    "head", ["HTTP/1.1 200 OK\n\n", "HTTP/1.1 200 OK\r\nX-A: 1\r\n folded\r\n\r\n", "HTTP/2.0 200 OK\r\n\r\n"]
-)
-async def test_answers_are_read_strictly(head: str) -> None:
-    """A bare LF, a folded field and another version are no answers, whatever mode Python runs in."""
+@pytest.mark.parametrize("version", ["HTTP/0.9", "HTTP/2.0"])
+async def test_another_version_is_no_answer(version: str) -> None:
+    """Whatever comes behind it means something else there."""
 
     async def answer(wire: Wire) -> None:
         await wire.request()
-        await wire.send(head.encode())
+        await wire.send(json_answer().replace(b"HTTP/1.1", version.encode()))
 
     async with scripted_upstream(answer) as upstream:
         sender = Sender(upstream.url)
