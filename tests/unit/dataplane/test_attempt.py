@@ -85,6 +85,9 @@ async def test_only_answers_of_a_server_that_cannot_serve_are_failures(status: i
     assert breaker.by_origin["upstream_5xx"] == (not good)
     assert breaker.failures == (0 if good else 1)
     assert bench.up.health.wavering == (not good)
+    fresh = Bench()
+    (await fresh.enter()).answered(status, [])
+    assert fresh.up.health.wavering == (not good)
 
 
 @pytest.mark.parametrize(
