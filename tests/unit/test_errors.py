@@ -13,12 +13,14 @@ from proxy.errors import (
     INTERNAL_ERROR,
     INVALID_REQUEST,
     PARSE_ERROR,
+    CircuitOpen,
     Forbidden,
     HeaderMismatch,
     InternalError,
     InvalidRequest,
     ParseError,
     Refusal,
+    UnderMaintenance,
 )
 
 
@@ -66,8 +68,9 @@ class TestEveryRefusal:
         assert not set(refusal.message) & set("%{}")
 
     def test_its_status_tells_whose_fault_it_is(self, refusal: type[Refusal]) -> None:
-        """502 and 504 blame the upstream; a fault of the client's is never a failure of ours, save what we lack."""
-        assert (refusal.origin == "upstream") == (refusal.status in (502, 504))
+        """502, 504 and an open breaker blame the upstream; a fault of the client's is never a failure of ours, save
+        what we lack."""
+        assert (refusal.origin == "upstream") == (refusal.status in (502, 504) or refusal is CircuitOpen)
         if refusal.origin == "client":
             assert 400 <= refusal.status < 500 or refusal.status in (501, 505)
         else:
@@ -78,16 +81,21 @@ class TestEveryRefusal:
         assert refusal.__doc__
         assert refusal.__doc__ != Refusal.__doc__
 
-    def test_what_it_was_raised_with_is_for_the_log(self, refusal: type[Refusal]) -> None:
-        """A detail changes nothing that a client sees; without one, the text is the message."""
-        raised = refusal("seen: {secret} %s", headers=(("Retry-After", "1"),), request_id=7)
-        assert (raised.detail, raised.headers, raised.request_id) == (
-            "seen: {secret} %s",
-            (("Retry-After", "1"),),
-            7,
-        )
-        assert raised.message == refusal.message
-        assert str(refusal()) == refusal.message
+
+@pytest.mark.parametrize("refusal", [each for each in REFUSALS if each is not UnderMaintenance])
+def test_what_it_was_raised_with_is_for_the_log(refusal: type[Refusal]) -> None:
+    """A detail changes nothing that a client sees; without one, the text is the message."""
+    raised = refusal("seen: {secret} %s", headers=(("Retry-After", "1"),), request_id=7)
+    assert (raised.detail, raised.headers, raised.request_id) == ("seen: {secret} %s", (("Retry-After", "1"),), 7)
+    assert raised.message == refusal.message
+    assert str(refusal()) == refusal.message
+
+
+def test_the_title_of_a_maintenance_window_is_for_the_client() -> None:
+    """And is not repeated in each line of the log."""
+    raised = UnderMaintenance("Moving house", headers=(("Retry-After", "60"),))
+    assert (raised.title, raised.headers, raised.request_id) == ("Moving house", (("Retry-After", "60"),), None)
+    assert (raised.message, str(raised)) == (UnderMaintenance.message, "maintenance")
 
 
 @pytest.mark.parametrize("refusal", [each for each in REFUSALS if each.status in (400, 408, 413, 414, 417, 431, 501)])

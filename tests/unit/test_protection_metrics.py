@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from typing import Any, cast
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -18,7 +19,7 @@ from proxy.dataplane.shedding import Load
 from proxy.dataplane.upstream import Around, Upstream
 from proxy.identity.uuid7 import RecordIds
 from proxy.log import logger
-from proxy.metrics import Metrics, new_registry
+from proxy.metrics import Family, Metrics, new_registry
 from proxy.protection_metrics import families
 from tests.unit.dataplane.fakes import Time
 
@@ -41,15 +42,28 @@ class Bench:
         self.observing = Observing(None, lambda: {}, ids, Clocks(time.time, self.time), log, "here")
         self.checks = HealthChecks(lambda: {}, lambda name, check: False, log, self.time, lambda: 0.0)
 
+    def families(self) -> Iterator[Family]:
+        """As the proxy puts them together."""
+        return families(self.servers, self.checks, self.load, self.budget, self.observing)
+
     def shown(self) -> dict[str, float]:
         """Sample with its labels -> value, as a scraper reads them."""
-        self.metrics.more = lambda: families(self.servers, self.checks, self.load, self.budget, self.observing)
+        self.metrics.more = self.families
         text = self.metrics.exposition("")[1].decode()
         return {
             f"{sample.name}{','.join(f'{key}={value}' for key, value in sorted(sample.labels.items()))}": sample.value
             for family in text_string_to_metric_families(text)
             for sample in family.samples
         }
+
+
+def protection_families() -> Iterator[Family]:
+    """All of them, each with a line: a server has failed, and has a queue and checks."""
+    bench = Bench({"a": {"queue": {"max_concurrent": 1}, "health_check": {}}})
+    breaker = bench.servers["a"].breaker
+    breaker.failed(breaker.admit(), "connect")
+    bench.servers["a"].health.checked(False, 0.1)
+    return bench.families()
 
 
 def test_a_breaker_that_opened_is_shown_with_its_state_its_time_and_its_failures() -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, cast
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from proxy.background.pool_sizing import PoolSizing, families
+from proxy.background.pool_sizing import PoolSizing, PoolState, families
+from proxy.dataplane.pool_size import Recommendation
 from proxy.dataplane.slots import Slots
+from proxy.identity.access import Server as Place
 from proxy.log import Logger
+from proxy.metrics import Family
 from proxy.store.database import Bounds, Database, Places
 from tests.unit.background.test_housekeeping import Lines
 from tests.unit.dataplane.fakes import Proxy
@@ -49,6 +52,21 @@ class Desk:
             for sample in family.samples
             if "pool" in sample.name
         }
+
+
+class Sizes:
+    """What a `PoolSizing` says of one server and one pool of PostgreSQL."""
+
+    def states(self) -> Iterator[PoolState]:
+        """One of each."""
+        advice = Recommendation("keep", 10, "")
+        for place in (Place("up"), None):
+            yield PoolState("postgres write", place, "up", 10, 10, 0, 0, 0, 0, 0.0, 0.0, advice, {"connect": 0})
+
+
+def size_families() -> Iterator[Family]:
+    """Every metric of pools, each with a line."""
+    return families(cast(PoolSizing, Sizes()))
 
 
 def taken(slots: Slots, number: int) -> None:
