@@ -201,7 +201,7 @@ def _may_race(ctx: RequestContext, upstream: Upstream, parts: Parts, course: _Co
     the first two of a request: whoever configures a race wants it."""
     retry, sent = _retry_of(ctx), course.sent
     room = not sent or len(sent) + 2 <= retry.attempts
-    return room and ctx.pinned is None and may_repeat(ctx, retry, parts.tools, *sent, upstream.name)
+    return room and ctx.pinned is None and may_repeat(ctx, retry, parts.tools, upstream.name)
 
 
 async def _hedged(ctx: RequestContext, race: _Race, parts: Parts, retry: Retry) -> _Answered:

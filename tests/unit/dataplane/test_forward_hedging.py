@@ -10,7 +10,7 @@ import pytest
 from proxy.config.models import RetryBudget as RetryBudgetSettings
 from proxy.dataplane.forward import forward
 from proxy.dataplane.upstream import Upstream
-from proxy.errors import UpstreamFailed, UpstreamTimeout
+from proxy.errors import PoolExhausted, UpstreamFailed, UpstreamTimeout
 from tests.harness import CALL, RESULT, json_answer, scripted_upstream
 from tests.unit.dataplane.fakes import PATIENCE_S, Proxy, proxying
 from tests.unit.dataplane.walking import (
@@ -315,6 +315,31 @@ async def test_when_both_lose_the_connection_a_third_attempt_follows_if_the_rout
                 assert (await task).status == 200
             check_rest(proxy)
             assert (len(third.seen), fourth.connections, request.ctx.tries) == (1, 0, 3)
+
+
+@pytest.mark.parametrize(("attempts", "answers"), [(1, False), (2, True)])
+async def test_what_the_second_server_may_have_got_counts_when_the_first_got_nothing(
+    attempts: int, answers: bool
+) -> None:
+    """The first had no connection free for it in time; the second lost its own meanwhile."""
+    full = {"url": gone(), "pool": {"max_connections": 1}, "timeouts": {"connect": "20ms"}}
+    async with (
+        scripted_upstream(LOSES) as second,
+        scripted_upstream() as third,
+        proxying(
+            {"a": full, "b": second.url, "c": third.url}, routes=racing(*"abc", retry={"attempts": attempts})
+        ) as proxy,
+    ):
+        slots = upstreams(proxy)[0].client.slots
+        slots.used = 1
+        request = proxy.request("/all", body=(LIST,))
+        if answers:
+            assert (await walk(proxy, request)).status == 200
+        else:
+            with pytest.raises(PoolExhausted):
+                await walk(proxy, request)
+        assert (len(second.seen), len(third.seen)) == (1, int(answers))
+        slots.used = 0
 
 
 async def test_a_first_server_that_fails_before_its_time_is_followed_as_ever() -> None:
