@@ -43,9 +43,12 @@ class Length:
     slow_start_s: float = 10.0
     per_s: float = 200.0
     afterwards_s: float = 5.0
+    dips: float = 0.05
+    """By so much a share may be less than the one before: it is by chance."""
+    failed: int = 3
 
 
-SHORT: Final = Length(300, slow_start_s=3.0, afterwards_s=2.0, per_s=150.0)
+SHORT: Final = Length(300, slow_start_s=3.0, afterwards_s=2.0, per_s=150.0, dips=0.15, failed=10)
 
 
 def figures(short: bool) -> list[Figure]:
@@ -285,11 +288,11 @@ def _judge(served: dict[str, list[float]], seen: list[Seen], first_at: float, le
         Figure("  what it gets too little or too much afterwards", abs(shares[-1] - 0.5) * 100, 5, "%"),
         Figure(
             "  fifths in which it got much less than in the one before",
-            sum(b < a - 0.1 for a, b in pairwise(shares)),
+            sum(b < a - length.dips for a, b in pairwise(shares)),
             0,
             "",
         ),
-        Figure("  calls that failed: those that it held as it died, at most", len(failed), 3, ""),
+        Figure("  calls that failed: those that it held as it died, at most", len(failed), length.failed, ""),
     ]
 
 

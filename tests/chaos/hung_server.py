@@ -69,7 +69,7 @@ class Found:
 
 def figures(short: bool) -> list[Figure]:
     """F2."""
-    return _judge(asyncio.run(_measure(SHORT if short else Length())), 3.0 if short else 1.0)
+    return _judge(asyncio.run(_measure(SHORT if short else Length())), 10.0 if short else 1.0)
 
 
 class Scene:
@@ -120,7 +120,7 @@ async def _measure(length: Length) -> Found:
                     took.append((await window(control), await window(subject))[::-1])
             return took
 
-        await pairs(2)  # warm
+        await pairs(1)  # warm
         found.before = await pairs(length.before)
         with _hanging(subject.hung):
             await asyncio.sleep(_DEADLINE_S)
