@@ -17,7 +17,7 @@ from typing import Any, Final, cast
 import uvloop
 
 from benchmarks.rig import Figure, raise_file_limit
-from tests.chaos.calling import Caller, Seen
+from tests.chaos.calling import Caller, Seen, reason_of
 from tests.chaos.fault_proxy import fault_proxy
 from tests.harness import Wire, json_answer, post, running_proxy, scripted_upstream
 
@@ -46,6 +46,7 @@ class Length:
     dips: float = 0.05
     """By so much a share may be less than the one before: it is by chance."""
     failed: int = 3
+    """Calls, of those that one server held as it died."""
 
 
 SHORT: Final = Length(300, slow_start_s=3.0, afterwards_s=2.0, per_s=150.0, dips=0.15, failed=10)
@@ -152,8 +153,9 @@ class Listeners:
         head = await reader.readuntil(b"\r\n\r\n")
         status = head[9:12].decode()
         if status != "200":
-            self.refused[status] += 1
-            wait_s = head.lower().partition(b"\r\nretry-after: ")[2].partition(b"\r\n")[0]
+            body = await reader.readexactly(int(_field(head, b"content-length")))
+            self.refused[reason_of(body)] += 1
+            wait_s = _field(head, b"retry-after")
             self.untold += status == "503" and not wait_s.isdigit()
             return float(wait_s or 0)
         await reader.readexactly(len(_EVENT))
@@ -163,6 +165,10 @@ class Listeners:
         finally:
             self.listening -= 1
         return 0.0
+
+
+def _field(head: bytes, name: bytes) -> bytes:
+    return head.lower().partition(b"\r\n" + name + b": ")[2].partition(b"\r\n")[0]
 
 
 async def _herd(length: Length) -> list[Figure]:
