@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from proxy.dataplane.exchange import Headers
     from proxy.dataplane.parts import Parts
     from proxy.dataplane.queueing import RequestQueue
+    from proxy.dataplane.retries import RetryBudget
     from proxy.dataplane.upstream import Upstream
     from proxy.errors import Refusal
 
@@ -30,23 +31,45 @@ _DISCOVER: Final = "server/discover"
 _LONGEST_S: Final = 3600.0
 
 
+class Lease:
+    """What a retry has borrowed of the budget, until the head of its answer has come: a stream may stay for hours."""
+
+    __slots__ = ("_budget",)
+
+    def __init__(self, budget: RetryBudget) -> None:
+        self._budget: RetryBudget | None = budget
+
+    def end(self) -> None:
+        """Give it back; to be called once more does nothing."""
+        if self._budget is not None:
+            self._budget.give_back()
+            self._budget = None
+
+
 class Attempt:
     """Holds what `enter` took."""
 
-    __slots__ = ("_ended", "_queue", "_streams", "_ticket", "_upstream")
+    __slots__ = ("_ended", "_queue", "_streams", "_ticket", "_upstream", "lease")
 
-    def __init__(self, upstream: Upstream, queue: RequestQueue | None, ticket: int) -> None:
+    def __init__(self, upstream: Upstream, queue: RequestQueue | None, ticket: int, *, opens: bool = False) -> None:
+        """`opens`: a stream is asked for, which counts among the streams at once."""
         self._upstream = upstream
         self._queue = queue
         #: What the breaker gave, until it was told how it went, or the try ended; 0 from then on.
         self._ticket = ticket
-        self._streams = self._ended = False
+        self._streams = opens
+        self._ended = False
+        #: Of a retry.
+        self.lease: Lease | None = None
         upstream.in_flight += 1
+        upstream.open_streams += opens
 
     def answered(self, status: int, headers: Headers) -> None:
         """The head of the answer has come."""
         upstream, ticket = self._upstream, self._ticket
         self._ticket = 0
+        if self.lease is not None:
+            self.lease.end()
         if status in _FAILURES:
             upstream.breaker.failed(ticket, "upstream_5xx", _retry_after_s(headers))
             upstream.health.passive(False)
@@ -66,8 +89,8 @@ class Attempt:
     def streams(self) -> None:
         """The answer is a stream: its place in the queue is free for others, and it counts among the streams."""
         self._leave()
+        self._upstream.open_streams += not self._streams
         self._streams = True
-        self._upstream.open_streams += 1
 
     def end(self) -> None:
         """Give back what is still held; to be called once more does nothing."""
@@ -91,20 +114,33 @@ class Attempt:
 async def enter(ctx: RequestContext, upstream: Upstream, parts: Parts) -> Attempt:
     """Wait for a place at `upstream`, if it has a queue, and be admitted. Raises QueueFull, QueueTimeout and
     CircuitOpen."""
-    queue = upstream.queue
+    queue, opens = upstream.queue, False
     if queue is not None:
         if ctx.message is not None and ctx.message.method == _DISCOVER:
             queue = None
-        elif opens_stream(ctx) and upstream.open_streams >= upstream.max_streams:
-            raise QueueFull("streams of the server", headers=(("Retry-After", "1"),))
-        elif not queue.try_enter():
-            await _wait(ctx, queue, upstream.config.timeouts.total or inf, parts)
+        else:
+            opens = opens_stream(ctx)
+            if opens:
+                _check_streams(upstream)
+            if not queue.try_enter():
+                await _wait(ctx, queue, upstream.config.timeouts.total or inf, parts)
+                if opens:  # others have opened theirs meanwhile
+                    _check_streams(upstream, queue)
     ticket = upstream.breaker.admit()
     if not ticket:
         if queue is not None:
             queue.leave()
         raise circuit_open(upstream.breaker.retry_after_s)
-    return Attempt(upstream, queue, ticket)
+    return Attempt(upstream, queue, ticket, opens=opens)
+
+
+def _check_streams(upstream: Upstream, taken: RequestQueue | None = None) -> None:
+    """Raise QueueFull when there are as many streams as there may be, and give back the place that was `taken`."""
+    if upstream.open_streams < upstream.max_streams:
+        return
+    if taken is not None:
+        taken.leave()
+    raise QueueFull("streams of the server", headers=(("Retry-After", "1"),))
 
 
 async def _wait(ctx: RequestContext, queue: RequestQueue, patience_s: float, parts: Parts) -> None:

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from proxy.config.resilience import Retry
-from proxy.dataplane.attempt import enter
+from proxy.dataplane.attempt import Lease, enter
 from proxy.dataplane.choice import answer_to, nobody, pick
 from proxy.dataplane.hedge import first_of
 from proxy.dataplane.legacy_sse import EndpointEvent
@@ -25,7 +25,7 @@ from proxy.dataplane.websocket import forward_websocket
 from proxy.errors import Refusal, UpstreamTimeout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
 
     from proxy.dataplane.attempt import Attempt
     from proxy.dataplane.client import UpstreamResponse
@@ -39,11 +39,17 @@ if TYPE_CHECKING:
 _WITHOUT_ROUTE: Final = Retry(attempts=1)
 
 
-class _Course(NamedTuple):
-    """Names of the servers that are not to be asked again, and of those that may have got the request already."""
+class _Course:
+    """What a request has behind it."""
 
-    tried: list[str]
-    sent: list[str]
+    __slots__ = ("lease", "sent", "tried")
+
+    def __init__(self, denied: Sequence[str]) -> None:
+        #: Names of servers that are not to be asked, or not again; and of those that may have got the request already.
+        self.tried = list(denied)
+        self.sent: list[str] = []
+        #: For what follows the first failure.
+        self.lease: Lease | None = None
 
 
 class _Answered(NamedTuple):
@@ -66,7 +72,7 @@ async def forward(ctx: RequestContext, parts: Parts) -> None:
 
 
 async def _forward(ctx: RequestContext, parts: Parts) -> None:
-    course = _Course(list(ctx.denied), [])
+    course = _Course(ctx.denied)
     upstream = pick(ctx, course.tried)
     if upstream is None:
         raise answer_to(ctx, nobody(ctx))
@@ -77,11 +83,12 @@ async def _forward(ctx: RequestContext, parts: Parts) -> None:
         failure = error
     following = _following(ctx, upstream, failure, parts, course)
     if following is not None and parts.budget.take():
+        lease = course.lease = Lease(parts.budget)
         try:
             await _fail_over(ctx, following, parts, course)
             return
         finally:
-            parts.budget.give_back()
+            lease.end()
     raise answer_to(ctx, failure)
 
 
@@ -119,6 +126,7 @@ async def _try(ctx: RequestContext, upstream: Upstream, parts: Parts, course: _C
     course.tried.append(upstream.name)
     ctx.upstream = upstream
     attempt = ctx.attempt = await enter(ctx, upstream, parts)
+    attempt.lease = course.lease
     ctx.tries += 1
     try:
         if upstream.config.timeouts.total:
@@ -242,6 +250,7 @@ async def _ask_besides(ctx: RequestContext, upstream: Upstream, parts: Parts, co
     attempt: Attempt | None = None
     try:
         attempt = await enter(ctx, upstream, parts)
+        attempt.lease = course.lease
         ctx.tries += 1
         answered = await _send(ctx, upstream, attempt, parts, course)
         return answered

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.dataplane.attempt import Attempt, circuit_open, enter
+from proxy.dataplane.attempt import Attempt, Lease, circuit_open, enter
 from proxy.dataplane.breaker import Breaker
 from proxy.dataplane.context import RequestContext
 from proxy.dataplane.upstream import Upstream
@@ -327,7 +327,7 @@ async def test_a_stream_frees_its_place_and_counts_as_a_stream() -> None:
     """Until its end, at which nothing is given back twice."""
     bench = Bench(queue={"max_concurrent": 1})
     stream = await bench.enter(None)
-    assert bench.held == (1, 0, 1, 0)
+    assert bench.held == (1, 1, 1, 0)
     stream.answered(200, [])
     stream.streams()
     assert bench.held == (1, 1, 0, 0)
@@ -354,6 +354,80 @@ async def test_beyond_the_most_streams_none_is_opened_but_calls_go_on(body: byte
     stream.end()
     (await bench.enter(body)).end()
     assert bench.held == (0, 0, 0, 0)
+
+
+async def test_streams_that_are_just_being_opened_count_among_them() -> None:
+    """A crowd of clients that all come back at once does not get past the bound."""
+    bench = Bench(queue={"max_concurrent": 5, "max_streams": 2})
+    opening = [await bench.enter(None) for _ in range(2)]
+    with pytest.raises(QueueFull):
+        await bench.enter(None)
+    for attempt in opening:
+        attempt.streams()
+    assert bench.held == (2, 2, 0, 0)
+    for attempt in opening:
+        attempt.end()
+    assert bench.held == (0, 0, 0, 0)
+
+
+async def test_a_stream_that_waited_until_there_were_enough_is_not_opened() -> None:
+    """Its place is free for others."""
+    bench = Bench(queue={"max_concurrent": 1, "max_streams": 1})
+    first = await bench.enter()
+    tasks = []
+    for count in (1, 2):
+        tasks.append(asyncio.ensure_future(bench.enter(None)))
+        await waiting(bench, count)
+    first.end()
+    (await tasks[0]).streams()
+    with pytest.raises(QueueFull):
+        await tasks[1]
+    assert bench.held == (1, 1, 0, 0)
+    (await tasks[0]).end()
+
+
+async def test_an_answer_that_became_a_stream_counts_although_none_was_asked_for() -> None:
+    """A call may be answered by events."""
+    bench = Bench(queue={"max_concurrent": 5, "max_streams": 1})
+    call = await bench.enter()
+    call.streams()
+    with pytest.raises(QueueFull):
+        await bench.enter(None)
+    call.end()
+    assert bench.held == (0, 0, 0, 0)
+
+
+# --- what a retry has borrowed --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [200, 503])
+async def test_what_a_retry_has_borrowed_is_given_back_with_the_head(status: int) -> None:
+    """Once, although whoever borrowed it ends it, too."""
+    bench = Bench()
+    budget = bench.proxy.parts.budget
+    assert budget.take()
+    attempt, lease = await bench.enter(), Lease(budget)
+    attempt.lease = lease
+    assert budget.retrying == 1
+    attempt.answered(status, [])
+    assert budget.retrying == 0
+    lease.end()
+    attempt.end()
+    assert budget.retrying == 0
+
+
+async def test_a_retry_that_got_no_head_leaves_what_it_has_borrowed_to_the_next() -> None:
+    """It is one retry as long as it takes."""
+    bench = Bench()
+    budget = bench.proxy.parts.budget
+    assert budget.take()
+    attempt, lease = await bench.enter(), Lease(budget)
+    attempt.lease = lease
+    attempt.failed(ConnectFailed())
+    attempt.end()
+    assert budget.retrying == 1
+    lease.end()
+    assert budget.retrying == 0
 
 
 # --- once, whatever happens -----------------------------------------------------------------------------------------
@@ -403,15 +477,17 @@ HEADS = st.sampled_from([[], ["ok"], ["busy"], ["ok", "streams"]])
 LATER = st.lists(st.sampled_from(["unreachable", "lost", "refused", "end"]), max_size=5)
 
 
-@given(HEADS, LATER, st.booleans())
-def test_whatever_was_taken_is_given_back_exactly_once(head: list[str], later: list[str], trial: bool) -> None:
+@given(HEADS, LATER, st.booleans(), st.sampled_from([CALL, None, DISCOVER]))
+def test_whatever_was_taken_is_given_back_exactly_once(
+    head: list[str], later: list[str], trial: bool, body: bytes | None
+) -> None:
     """However a try goes on: every ticket of the breaker is ended once, and nothing is held afterwards."""
     bench = Bench(queue={"max_concurrent": 3}, breaker=FAILING)
     ledger = bench.up.breaker = Ledger(bench.up.config.breaker, bench.time, lambda: 0.5)
     if trial:
         ledger.failed(ledger.admit(), "connect")
         bench.time.now += 7
-    attempt = asyncio.run(bench.enter())
+    attempt = asyncio.run(bench.enter(body))
     for step in (*head, *later, "end"):
         STEPS[step](attempt)
     assert bench.held == (0, 0, 0, 0)

@@ -369,7 +369,7 @@ async def test_a_failure_that_nothing_can_follow_takes_nothing_of_the_budget() -
         assert (proxy.parts.budget.taken, proxy.parts.budget.refused) == (0, 0)
 
 
-async def test_the_budget_is_held_until_the_next_servers_answer_is_through() -> None:
+async def test_the_budget_is_held_until_the_head_of_the_next_servers_answer() -> None:
     """One retry is under way: a second request has no room for its own."""
     held = Held()
     async with (
@@ -386,6 +386,62 @@ async def test_the_budget_is_held_until_the_next_servers_answer_is_through() -> 
             assert (await first).status == 200
         check_rest(proxy)
         assert (proxy.parts.budget.taken, proxy.parts.budget.refused) == (1, 1)
+
+
+@pytest.mark.parametrize("hedged", [True, False])
+async def test_streams_that_another_server_took_over_keep_nothing_of_the_budget(hedged: bool) -> None:
+    """They may stay for hours: every further request would find the budget used up, and fail."""
+
+    async def script(wire: Wire) -> None:
+        await wire.request()
+        await wire.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n")
+        await wire.reader.read()
+
+    options = {"retry": {"hedge": {"after": "1h"}}} if hedged else {}
+    async with (
+        scripted_upstream(script) as other,
+        proxying({"a": gone(), "b": other.url}, routes=[route("a", "b", **options)]) as proxy,
+    ):
+        tight(proxy, minimum=1)
+        first, second = (proxy.request("/all", body=(LIST,)) for _ in range(2))
+        async with under_way(proxy, first) as one:
+            await first.client.until(lambda: bool(first.client.got))
+            assert proxy.parts.budget.retrying == 0
+            async with under_way(proxy, second) as two:
+                await second.client.until(lambda: bool(second.client.got))
+                two.cancel()
+            one.cancel()
+        check_rest(proxy)
+
+
+async def test_a_tunnel_that_another_server_took_over_keeps_nothing_of_the_budget() -> None:
+    """Like a stream."""
+    accepted = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+
+    async def script(wire: Wire) -> None:
+        request = await wire.request()
+        key = request.lower().split(b"sec-websocket-key: ")[1].split(b"\r\n")[0]
+        assert key
+        await wire.send(accepted + b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\nhello")
+        await wire.reader.read()
+
+    async with scripted_upstream(script) as other:
+        servers = {
+            "a": {"url": gone().replace("http", "ws"), "transport": "websocket"},
+            "b": {"url": other.url.replace("http", "ws"), "transport": "websocket"},
+        }
+        async with proxying(servers, routes=[route("a", "b")]) as proxy:
+            tight(proxy, minimum=1)
+            request = proxy.request(
+                "/all", ("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Version", "13"),
+                ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="), method="GET",
+            )  # fmt: skip
+            request.client.stays = True
+            async with under_way(proxy, request) as task:
+                await request.client.until(lambda: request.client.got == b"hello")
+                assert (request.ctx.tries, proxy.parts.budget.taken, proxy.parts.budget.retrying) == (2, 1, 0)
+                task.cancel()
+            check_rest(proxy)
 
 
 async def test_a_client_that_leaves_during_a_retry_gives_the_budget_back() -> None:
