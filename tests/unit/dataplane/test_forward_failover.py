@@ -419,9 +419,7 @@ async def test_a_tunnel_that_another_server_took_over_keeps_nothing_of_the_budge
     accepted = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
 
     async def script(wire: Wire) -> None:
-        request = await wire.request()
-        key = request.lower().split(b"sec-websocket-key: ")[1].split(b"\r\n")[0]
-        assert key
+        await wire.request()
         await wire.send(accepted + b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\nhello")
         await wire.reader.read()
 
