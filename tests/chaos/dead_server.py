@@ -13,7 +13,7 @@ from operator import sub
 from typing import Final
 
 from benchmarks.rig import Figure
-from tests.chaos.calling import Caller, Seen, p99_ms
+from tests.chaos.calling import QUIET, Caller, Seen, p99_ms
 from tests.chaos.fault_proxy import FaultProxy, fault_proxy
 from tests.chaos.setting import within
 from tests.harness import ProxyProcess, post, running_proxy, scripted_upstream
@@ -49,9 +49,8 @@ async def _measure(
 ) -> list[Figure]:
     breaker = {"failures": _FAILURES, "open_for": f"{_OPEN_S:g}s", "max_open_for": f"{_OPEN_S:g}s"}
     async with scripted_upstream() as upstream, fault_proxy(upstream.port) as fault:
-        with running_proxy(
-            {"servers": {"up": {"url": f"http://127.0.0.1:{fault.port}/mcp", "breaker": breaker}}}
-        ) as proxy:
+        server = {"url": f"http://127.0.0.1:{fault.port}/mcp", "breaker": breaker}
+        with running_proxy({"servers": {"up": server}, **QUIET}) as proxy:
             caller, enough = Caller(proxy.port), asyncio.Event()
             calling = asyncio.create_task(caller.keep_pace(_PER_S, lambda: _REQUEST, enough))
             loop = asyncio.get_running_loop()

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from benchmarks.rig import Figure
-from tests.chaos.calling import reason_of
+from tests.chaos.calling import QUIET, reason_of
 from tests.chaos.fault_proxy import FaultProxy, fault_proxy
 from tests.harness import RawClient, Wire, json_answer, post, running_proxy, scripted_upstream
 
@@ -295,5 +295,5 @@ def _config(faults: dict[str, FaultProxy]) -> dict[str, Any]:
         },
         "routes": [{"name": "both", "path": "/both/mcp", "servers": list(_SERVERS), "retry": retry}],
         "retry_budget": {"percent": 100, "minimum": 100},
-        "log": {"access": False},
+        **QUIET,
     }

@@ -17,7 +17,7 @@ from typing import Any, Final, cast
 import uvloop
 
 from benchmarks.rig import Figure, raise_file_limit
-from tests.chaos.calling import Caller, Seen, reason_of
+from tests.chaos.calling import QUIET, Caller, Seen, reason_of
 from tests.chaos.fault_proxy import fault_proxy
 from tests.harness import Wire, json_answer, post, running_proxy, scripted_upstream
 
@@ -180,7 +180,7 @@ async def _herd(length: Length) -> list[Figure]:
         "queue": {"max_concurrent": _SLOTS, "max_pending": _PENDING},
         "breaker": {"open_for": f"{_OPEN_FOR_S:g}s"},
     }
-    with running_proxy({"servers": {"up": server}, "log": {"access": False}}) as proxy:
+    with running_proxy({"servers": {"up": server}, **QUIET}) as proxy:
         herd = Listeners(proxy.port)
         clients = [asyncio.create_task(herd.listen()) for _ in range(length.clients)]
         came_s = await _all_of(herd, length, 60)
@@ -258,7 +258,7 @@ async def _slow_start(length: Length) -> list[Figure]:
             for name, port in ports.items()
         }
         routes = [{"name": "both", "path": "/both/mcp", "servers": ["one", "two"]}]
-        with running_proxy({"servers": servers, "routes": routes, "log": {"access": False}}) as proxy:
+        with running_proxy({"servers": servers, "routes": routes, **QUIET}) as proxy:
             caller, enough, request = Caller(proxy.port), asyncio.Event(), post("/both/mcp")
             calling = asyncio.create_task(caller.keep_pace(length.per_s, lambda: request, enough))
             await asyncio.sleep(1)

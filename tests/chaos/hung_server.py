@@ -22,7 +22,7 @@ from typing import Any, Final
 from benchmarks import rig
 from benchmarks.load import Order, Target
 from benchmarks.rig import Figure
-from tests.chaos.calling import Caller, Seen
+from tests.chaos.calling import QUIET, Caller, Seen
 from tests.chaos.setting import server, sockets_to, within
 from tests.harness import ProxyProcess, post, running_proxy
 
@@ -139,7 +139,7 @@ def _config(hung: int, other: int) -> dict[str, Any]:
         "queue": {"max_concurrent": 150},
         "pool": {"keepalive": "0s"},
     }
-    return {"servers": {"hung": server(hung, **options), "other": server(other)}, "log": {"access": False}}
+    return {"servers": {"hung": server(hung, **options), "other": server(other)}, **QUIET}
 
 
 def _in_flight(proxy: ProxyProcess) -> float:

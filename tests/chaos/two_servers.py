@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any, Final
 
 from benchmarks.rig import Figure
-from tests.chaos.calling import Caller, Seen, p99_ms
+from tests.chaos.calling import QUIET, Caller, Seen, p99_ms
 from tests.chaos.fault_proxy import FaultProxy, fault_proxy
 from tests.harness import RESULT, Wire, json_answer, post, running_proxy, scripted_upstream
 
@@ -106,5 +106,5 @@ def _config(faults: dict[str, FaultProxy]) -> dict[str, Any]:
         "routes": [
             {"name": "both", "path": "/both/mcp", "servers": list(_SERVERS), "retry": {"tools": "hinted"}},
         ],
-        "log": {"access": False},
+        **QUIET,
     }
