@@ -114,6 +114,25 @@ async def test_the_budget_is_given_back_with_the_head_of_the_answer_that_it_paid
             check_rest(proxy)
 
 
+async def test_a_race_after_a_failover_gives_back_both_that_it_borrowed() -> None:
+    """Whoever wins: the stream that follows keeps nothing."""
+    slow, events = Held(), Held(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n")
+    async with (
+        scripted_upstream(slow) as second,
+        scripted_upstream(events) as third,
+        proxying({"a": gone(), "b": second.url, "c": third.url}, routes=racing(*"abc")) as proxy,
+    ):
+        request = proxy.request("/all", body=(LIST,))
+        async with under_way(proxy, request) as task:
+            await events.asked.wait()
+            assert (proxy.parts.budget.retrying, request.ctx.tries) == (2, 3)
+            events.go.set()
+            await request.client.until(lambda: bool(request.client.got))
+            assert proxy.parts.budget.retrying == 0
+            task.cancel()
+        check_rest(proxy)
+
+
 @pytest.mark.parametrize("body", [CALL, b'{"jsonrpc":"2.0","method":"notifications/progress"}'])
 async def test_only_what_may_be_sent_again_is_sent_twice(body: bytes) -> None:
     """A call waits for its one server, however long."""
