@@ -13,8 +13,8 @@ from typing import Any, Final
 from benchmarks.load import percentile
 from tests.harness import RawClient
 
-#: Part of a configuration: no lines about requests, and nobody is refused because the machine is busy with other things,
-#: which is another scenario's (F30).
+#: Part of a configuration: no lines about requests, and nobody is refused because the machine is busy with something
+#: else, which is another scenario's (F30).
 QUIET: Final[dict[str, Any]] = {"log": {"access": False}, "overload": {"loop_lag": "60s"}}
 #: No answer in this time is none, seconds.
 _PATIENCE_S: Final = 15.0
