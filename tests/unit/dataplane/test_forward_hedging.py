@@ -341,7 +341,7 @@ async def test_what_the_second_server_may_have_got_counts_when_the_first_got_not
     attempts: int, answers: bool
 ) -> None:
     """The first had no connection free for it in time; the second lost its own meanwhile."""
-    full = {"url": gone(), "pool": {"max_connections": 1}, "timeouts": {"connect": "20ms"}}
+    full = {"url": gone(), "pool": {"max_connections": 1}, "timeouts": {"connect": "200ms"}}
     async with (
         scripted_upstream(LOSES) as second,
         scripted_upstream() as third,
@@ -387,7 +387,7 @@ async def test_the_deadline_of_a_whole_exchange_ends_both() -> None:
     """The first server, whose deadline it is, is blamed; the second was hardly asked."""
     one, two = Held(), Held()
     async with scripted_upstream(one) as first, scripted_upstream(two) as second:
-        servers = {"a": {"url": first.url, "timeouts": {"total": "30ms"}}, "b": second.url}
+        servers = {"a": {"url": first.url, "timeouts": {"total": "200ms"}}, "b": second.url}
         async with proxying(servers, routes=racing()) as proxy:
             with pytest.raises(UpstreamTimeout):
                 await walk(proxy, proxy.request("/all", body=(LIST,)))
