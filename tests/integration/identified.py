@@ -219,8 +219,8 @@ class Identified:
         began = time.monotonic()
         path = f"/settled-{next(self._numbers)}"
         self.sql("UPDATE routing_rules SET path = $1 WHERE name = 'settled'", path)
-        while self.ask(post(path, CALL, api_key(self._probe.text))).status != 200:
-            assert time.monotonic() - began < KNOWN_S, "the proxy does not hear of changes"
+        while (answered := self.ask(post(path, CALL, api_key(self._probe.text)))).status != 200:
+            assert time.monotonic() - began < KNOWN_S, f"the proxy does not hear of changes, but answers {answered}"
             time.sleep(0.02)
         return time.monotonic() - began
 
