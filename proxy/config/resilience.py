@@ -7,7 +7,7 @@ Owns shapes only, with every key's default and meaning; docs/resilience.md expla
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -58,7 +58,7 @@ class HealthCheck(Model):
     path: Path | None = None
     """Of an `http` check, on the server's host; absent: the server's own URL."""
     interval: PositiveDuration = 10.0
-    """From one check to the next, a tenth more or less by chance."""
+    """From one check to the next, up to a tenth less by chance."""
     timeout: PositiveDuration = 2.0
     """Longest wait for the answer."""
     healthy_after: Annotated[int, Field(ge=1, le=100)] = 2
@@ -207,8 +207,3 @@ class Overload(Model):
     """How long it must last; after each such time the next class is refused as well."""
     memory: Size | None = None
     """What the process may use, such as 512MiB; absent: the limit of its cgroup, if it has one."""
-
-
-def as_options(model: Model) -> dict[str, Any]:
-    """What was written of a model, for a row's `options`."""
-    return model.model_dump(mode="json", exclude_unset=True)

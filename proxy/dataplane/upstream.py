@@ -68,7 +68,7 @@ class Upstream:
         self.takes_query = not urlsplit(config.url).query
         #: Requests and streams running now.
         self.in_flight = 0
-        #: Streams among them.
+        #: Streams among them, those being opened included.
         self.open_streams = 0
         self.max_streams = config.queue.max_streams if config.queue is not None else 0
         #: Average time to the head of the answer, seconds; 0 until the first sample, so that a new server is tried.

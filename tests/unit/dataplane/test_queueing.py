@@ -449,10 +449,12 @@ class QueueMachine(RuleBasedStateMachine):
         """Exactly as many as there are slots got one, in an order that is allowed."""
         served = [each for each in self.waiting if each.task.done()]
         assert len(served) == min(len(self.waiting), max(0, self.queue.max_concurrent - self.running))
-        for request in served:
+        left = list(self.waiting)
+        for request in sorted(served, key=lambda each: each.priority):  # several at once: higher ones were first
             assert admitted(request)
-            highest, oldest = min(each.priority for each in self.waiting), self.waiting[0]
+            highest, oldest = min(each.priority for each in left), left[0]
             assert request.priority in (highest, oldest.priority)
+            left.remove(request)
             self.high_in_a_row = 0 if request.priority == oldest.priority else self.high_in_a_row + 1
             assert self.high_in_a_row < 16
         for request in served:
