@@ -97,7 +97,7 @@ def request(field: str) -> RequestContext:
     raw = messages.request(8080, "/up/mcp", headers | {name: value}, body)
     head = parse_head(raw[: raw.index(b"\r\n\r\n") + 4], Limits())
     exchange = SimpleNamespace(head=head, peer="192.0.2.7", secure=False)
-    ctx = RequestContext(cast(Any, exchange), cast(Any, SimpleNamespace(shared=None)), 0.0)
+    ctx = RequestContext(cast(Any, exchange), cast(Any, SimpleNamespace(shared=None, flags=None)), 0.0)
     ctx.envelope = read_envelope(body, ctx.fields)
     upstream = SimpleNamespace(name="up", place=Server("up", "", TENANT))
     ctx.route = cast(Any, SimpleNamespace(servers={"up": upstream}))
