@@ -17,6 +17,7 @@ from tests.harness import (
     Wire,
     free_port,
     json_answer,
+    post,
     running_proxy,
     scripted_upstream,
 )
@@ -251,6 +252,33 @@ async def test_a_call_that_may_have_arrived_is_never_sent_again(
         assert [id_of(request) for request in upstream.seen] == ([1, 2] if reused else [2])
         await asyncio.sleep(0.05)
         assert len(upstream.seen) == 1 + reused
+
+
+@pytest.mark.parametrize(
+    ("message", "times"),
+    [
+        (b'{"jsonrpc":"2.0","id":1,"method":"tools/list"}', 2),
+        (b'{"jsonrpc":"2.0","id":1,"method":"resources/read","params":{"uri":"file:///a"}}', 2),
+        (b'{"jsonrpc":"2.0","id":1,"method":"resources/subscribe","params":{"uri":"file:///a"}}', 1),
+        (b'{"jsonrpc":"2.0","id":1,"method":"something/else"}', 1),
+        (b'{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}', 1),
+        (b'{"jsonrpc":"2.0","id":1,"result":{}}', 1),
+    ],
+)
+async def test_what_only_reads_is_sent_once_more_and_nothing_else_is(
+    proxy: ProxyProcess, message: bytes, times: int
+) -> None:
+    """The only server breaks off before each answer: `retry.attempts`, which is 2, counts them all."""
+
+    async def script(wire: Wire) -> None:
+        await wire.request()
+        wire.reset()
+
+    async with scripted_upstream(script, SCRIPTED) as upstream:
+        answered = await ask(proxy.port, post(body=message))
+        assert (answered.status, answered.reason) == (502, "upstream_failed")
+        await asyncio.sleep(0.05)
+        assert [request.rpartition(b"\r\n\r\n")[2] for request in upstream.seen] == [message] * times
 
 
 @pytest.mark.parametrize("later_s", [0.0, 0.05])
