@@ -27,8 +27,8 @@ from tests.chaos.setting import server, sockets_to, within
 from tests.harness import ProxyProcess, post, running_proxy
 
 _DEADLINE_S: Final = 2.0
-#: Calls a second to the server that hangs: after the deadline a hundred of them wait all the time.
-_PER_S: Final = 50.0
+#: Calls a second to the server that hangs: after the deadline fifty of them wait all the time.
+_PER_S: Final = 25.0
 _REQUEST: Final = post("/hung/mcp")
 
 
@@ -36,10 +36,10 @@ _REQUEST: Final = post("/hung/mcp")
 class Length:
     """How much of it; seconds."""
 
-    before: int = 20
+    before: int = 30
     """Pairs of windows."""
     during: int = 40
-    window_s: float = 0.75
+    window_s: float = 0.8
     connections: int = 8
     per_s: float = 300.0
     """Calls of the other server."""
