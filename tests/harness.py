@@ -263,9 +263,13 @@ async def scripted_upstream(
     try:
         yield upstream
     finally:
+        # CPython loses a connection that it accepts just before its server is closed: nothing is accepted from here on
+        asyncio.get_running_loop().remove_reader(server.sockets[0].fileno())
+        for _ in range(3):  # what was accepted is served only when the loop has turned
+            await asyncio.sleep(0)
         server.close()
         await upstream.close()
-        for _ in range(3):  # what was closed above is only gone when the loop has turned
+        for _ in range(3):  # as what was closed is only gone then
             await asyncio.sleep(0)
 
 
