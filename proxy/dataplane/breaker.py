@@ -148,6 +148,11 @@ class Breaker:
         """The server asked to be spared for a while (429), at most for `max_open_for`."""
         self._rests_until = self._clock() + min(seconds, self.config.max_open_for)
 
+    def hurry(self, within_s: float) -> None:
+        """Nobody else could be asked: a trial is due so soon after it opened, unless an operator keeps it open."""
+        if self.state == "open" and not self.order:
+            self.next_attempt_at = min(self.next_attempt_at, self.opened_at + within_s)
+
     # --- what others ask ------------------------------------------------------------------------------------------
 
     def resting(self) -> bool:

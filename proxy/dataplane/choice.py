@@ -16,10 +16,13 @@ from proxy.errors import CircuitOpen, ConnectFailed, NoServer, SessionGone
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from proxy.dataplane.balancer import Selection
     from proxy.dataplane.context import RequestContext
     from proxy.dataplane.upstream import Upstream
     from proxy.errors import Refusal
 
+#: How long a breaker stays open at most when no server of the route is left, seconds.
+_HURRY_S: Final = 1.0
 _SOON: Final = (("Retry-After", "1"),)
 
 
@@ -35,7 +38,18 @@ def pick(ctx: RequestContext, tried: Collection[str]) -> Upstream | None:
         return None if pinned.name in tried else pinned
     assert ctx.route is not None  # noqa: S101 - match_route() found one, or pinned a server
     selection = ctx.route.selection
-    return selection.pick(ctx.affinity_key, tried) or selection.last_resort(tried)
+    return selection.pick(ctx.affinity_key, tried) or selection.last_resort(tried) or _hurried(selection, tried)
+
+
+def _hurried(selection: Selection, tried: Collection[str]) -> Upstream | None:
+    """Servers that failed in turns, as in a rolling restart, must not be left alone all together: each is tried again
+    soon. The only server of a route is left alone for as long as its breaker says."""
+    servers = selection.candidates()
+    if tried or len(servers) < 2:
+        return None
+    for server in servers:
+        server.breaker.hurry(_HURRY_S)
+    return selection.last_resort(tried)
 
 
 def _check_window(ctx: RequestContext, pinned: Upstream) -> None:

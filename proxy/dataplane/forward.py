@@ -85,15 +85,18 @@ async def _forward(ctx: RequestContext, parts: Parts) -> None:
     if following is not None and parts.budget.take():
         lease = course.lease = Lease(parts.budget)
         try:
-            await _fail_over(ctx, following, parts, course)
+            await _fail_over(ctx, following, failure, parts, course)
             return
         finally:
             lease.end()
     raise answer_to(ctx, failure)
 
 
-async def _fail_over(ctx: RequestContext, upstream: Upstream, parts: Parts, course: _Course) -> None:
-    """One server after the other until one answers."""
+async def _fail_over(ctx: RequestContext, upstream: Upstream, told: Refusal, parts: Parts, course: _Course) -> None:
+    """One server after the other until one answers. `told` is the first failure.
+
+    What is told in the end is the last one; but once a server may have got the request, not that it was never sent.
+    """
     following: Upstream | None = upstream
     while following is not None:
         try:
@@ -101,8 +104,10 @@ async def _fail_over(ctx: RequestContext, upstream: Upstream, parts: Parts, cour
             return
         except Refusal as error:
             failure = error
+        if was_sent(failure) or not was_sent(told):
+            told = failure
         following = _following(ctx, following, failure, parts, course)
-    raise answer_to(ctx, failure)
+    raise answer_to(ctx, told)
 
 
 def _following(ctx: RequestContext, last: Upstream, failure: Refusal, parts: Parts, course: _Course) -> Upstream | None:

@@ -22,6 +22,8 @@ ROOT: Final = Path(__file__).resolve().parent.parent.parent
 #: Name: the module and the function that, told whether it is to be short, measures and returns figures. Loaded when it
 #: runs, so that one more is one more line here.
 SCENARIOS: Final[dict[str, str]] = {
+    "dead-server": "tests.chaos.dead_server:figures",  # F1
+    "hung-server": "tests.chaos.hung_server:figures",  # F2
     "truncation": "tests.chaos.answers:truncation",  # F3
     "stale": "tests.chaos.answers:stale_connections",  # F4
     "malformed": "tests.chaos.malformed:figures",  # F5
@@ -35,11 +37,18 @@ SCENARIOS: Final[dict[str, str]] = {
     "stall": "tests.chaos.stall:figures",  # F30
     "overload": "tests.chaos.overload_proof:figures",  # F30
     "cancel-storm": "tests.chaos.cancel_storm:figures",  # F31
+    "herd": "tests.chaos.herd:figures",  # F32
+    "exactly-once": "tests.chaos.exactly_once:figures",
+    "two-servers": "tests.chaos.two_servers:figures",
     "health-loops": "tests.chaos.health_loops:figures",
     "maintenance": "tests.chaos.maintenance_proof:figures",
 }
-#: Measurements of `benchmarks` that belong to the matrix of failures: F25 and F27.
-SCRIPTS: Final[dict[str, str]] = {"disconnect": "benchmarks.disconnect", "idle-streams": "benchmarks.idle_streams"}
+#: Measurements of `benchmarks` that belong here.
+SCRIPTS: Final[dict[str, str]] = {
+    "disconnect": "benchmarks.disconnect",  # F25
+    "idle-streams": "benchmarks.idle_streams",  # F27
+    "resilience-cost": "benchmarks.resilience_cost",
+}
 
 
 def scenario(name: str) -> Callable[[bool], list[Figure]]:

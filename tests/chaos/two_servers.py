@@ -11,7 +11,7 @@ import asyncio
 import json
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -51,14 +51,20 @@ SHORT: Final = Length(2, 2.0)
 def figures(short: bool) -> list[Figure]:
     """Both kinds of requests, while the second server comes and goes."""
     length, most = (SHORT, 1.0) if short else (Length(), 0.1)
-    seen, deaths = asyncio.run(_measure(length))
+    found = _told(asyncio.run(_measure(length, _SERVERS[1:])), "one of two servers dies", length, most)
+    # in turns, the one that returned may still be left alone when the other dies, for a second at most
+    both = _told(asyncio.run(_measure(length, _SERVERS)), "both die in turns", length, 5.0 if short else 2.0)
+    return found + both
+
+
+def _told(seen: dict[str, list[Seen]], what: str, length: Length, most: float) -> list[Figure]:
     found = []
     for name, calls in seen.items():
         failed = [each for each in calls if each.status != 200]
         ends = Counter(f"{each.status} {each.reason}".strip() for each in failed)
-        print(f"  {name}: {len(calls)} requests, p99 {p99_ms(calls):.1f} ms, {deaths} deaths; failed: {dict(ends)}")
+        print(f"  {name}, {what}: {len(calls)} requests, p99 {p99_ms(calls):.1f} ms; failed: {dict(ends)}")
         part = len(failed) / len(calls) * 100
-        found.append(Figure(f"{name}, one of two servers dies every {length.round_s:g} s: failed", part, most, "%"))
+        found.append(Figure(f"{name}, {what} every {length.round_s:g} s: failed", part, most, "%"))
     return found
 
 
@@ -72,7 +78,7 @@ def _script(name: str, draw: random.Random) -> Callable[[Wire], Any]:
     return script
 
 
-async def _measure(length: Length) -> tuple[dict[str, list[Seen]], int]:
+async def _measure(length: Length, dying: Sequence[str]) -> dict[str, list[Seen]]:
     draw = random.Random(5)
     async with AsyncExitStack() as stack:
         faults = {}
@@ -88,8 +94,8 @@ async def _measure(length: Length) -> tuple[dict[str, list[Seen]], int]:
         requests = {"tools/call of a read-only tool": post("/both/mcp", _CALL), "tools/list": post("/both/mcp", _LIST)}
         calling = [caller.keep_pace(_PER_S, partial(bytes, request), enough) for request in requests.values()]
         running = asyncio.gather(*calling)
-        fault = faults[_SERVERS[1]]
-        for _ in range(length.rounds):
+        for number in range(length.rounds):
+            fault = faults[dying[number % len(dying)]]
             await asyncio.sleep(length.round_s * (1 - _AWAY))
             await fault.stop(reset=True)
             await asyncio.sleep(length.round_s * _AWAY)
@@ -97,7 +103,7 @@ async def _measure(length: Length) -> tuple[dict[str, list[Seen]], int]:
         enough.set()
         seen = dict(zip(requests, await running, strict=True))
         await caller.close()
-        return seen, length.rounds
+        return seen
 
 
 def _config(faults: dict[str, FaultProxy]) -> dict[str, Any]:

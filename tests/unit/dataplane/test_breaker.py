@@ -511,3 +511,20 @@ class Breaking(RuleBasedStateMachine):
 
 
 TestBreaking = Breaking.TestCase
+
+
+def test_a_trial_may_be_hurried_but_not_before_its_time_nor_against_an_order() -> None:
+    """Whoever has no other server asks soon; an operator's word stands."""
+    clock = Clock()
+    breaker = Breaker(Settings(failures=1), clock, lambda: 0.0)
+    breaker.hurry(1.0)
+    assert breaker.state == "closed"
+    breaker.failed(breaker.admit(), "connect")
+    breaker.hurry(1.0)
+    assert not breaker.ready()
+    clock.now += 1.0
+    assert breaker.ready()
+    breaker.force("open")
+    clock.now += 100.0
+    breaker.hurry(1.0)
+    assert not breaker.ready()

@@ -93,6 +93,17 @@ def test_an_open_breaker_is_passed_over_and_is_no_last_resort() -> None:
     assert bench.chosen() == "b"
 
 
+def test_when_all_breakers_are_open_each_is_tried_a_second_later() -> None:
+    """Servers that failed in turns, as in a rolling restart, are not left alone together; an only one is."""
+    bench, alone = Bench(), Bench("a")
+    for server in (*bench.servers.values(), *alone.servers.values()):
+        open_breaker(server)
+    assert (bench.chosen(), alone.chosen()) == ("", "")
+    bench.proxy.time.now += 1.1
+    alone.proxy.time.now += 1.1
+    assert (bench.chosen(), alone.chosen()) == ("a", "")
+
+
 def test_a_server_that_is_said_to_be_down_is_passed_over_but_better_than_none() -> None:
     """Checks may err: the least busy of those is asked."""
     bench = Bench("a", "b", "c", a=CHECKED, b=CHECKED)
