@@ -85,7 +85,7 @@ def _close_all(
 ) -> None:
     """Every answer but the winner's."""
     for task in tries:
-        if task is winner or task.cancelled() or task.exception() is not None:
+        if task is winner or not task.done() or task.cancelled() or task.exception() is not None:
             continue
         outcome = task.result()
         if not isinstance(outcome, Refusal):
