@@ -70,7 +70,7 @@ class Up:
         check = {"interval": f"{length.interval_s}s", "timeout": f"{length.timeout_s}s"}
         self.name = name
         self.config = Server.model_validate({"url": f"http://127.0.0.1:{port}/mcp", "health_check": check})
-        self.client: Any = SimpleNamespace(new_socket=tcp.new_socket, tls=None)
+        self.client: Any = SimpleNamespace(new_socket=tcp.new_socket, tls=None, resolver=None)
         self.health = Health(self.config.health_check, time.monotonic, name)
         self.window: object = None
 
