@@ -5,8 +5,8 @@ thing written here. It knows neither requests nor connections.
 
 Lag. A delay of the loop above `loop_lag` that lasts `lag_for` refuses requests of class low, and normal as well when
 it lasts as long again. Class high is never refused for lag: the operators who mend it have to get through. A delay
-lasts while the longest one of the last second is above: one pause alone, however long, refuses nobody, because it is
-over once it is seen. After each `lag_for` below half of `loop_lag` one class is served again.
+lasts while the middle one of the last second is above: a pause, or two, however long, refuse nobody, because they are
+over once they are seen. After each `lag_for` below half of `loop_lag` one class is served again.
 
 Memory, in shares of the limit:
 
@@ -56,24 +56,28 @@ _TRIM_S: Final = 0.5
 
 
 class Lag:
-    """The longest delay of the last second, from the moments at which steps come."""
+    """The delays of the last second, from the moments at which steps come."""
 
     def __init__(self) -> None:
         self._last: float | None = None
-        #: (moment, delay), delays falling: what is before a longer one no longer matters.
+        #: (moment, delay)
         self._delays: deque[tuple[float, float]] = deque()
+
+    @property
+    def typical_s(self) -> float:
+        """The middle one: two pauses in a second are no late loop, steps that are all late are one."""
+        delays = sorted(late for _, late in self._delays)
+        return delays[(len(delays) - 1) // 2] if delays else 0.0
 
     def seen(self, now: float, remembered_s: float) -> float:
         """A step comes now; the longest delay of late, seconds."""
         late = 0.0 if self._last is None else max(0.0, now - self._last - STEP_S)
         self._last = now
         delays = self._delays
-        while delays and delays[-1][1] <= late:
-            delays.pop()
         delays.append((now, late))
         while now - delays[0][0] >= remembered_s:
             delays.popleft()
-        return delays[0][1]
+        return max(late for _, late in delays)
 
 
 class LagLevel:
@@ -86,7 +90,7 @@ class LagLevel:
         self._rising = False
 
     def seen(self, now: float, lag_s: float, loop_lag_s: float, lag_for_s: float) -> None:
-        """Take the longest delay of late."""
+        """Take the delay of late."""
         rising = lag_s > loop_lag_s
         if not rising and lag_s >= loop_lag_s / 2:
             self._since = None
@@ -158,7 +162,7 @@ class OverloadWatch:
     def _look(self) -> None:
         now, load, config = self._clock(), self._load, self._config
         load.lag_s = self._lag.seen(now, min(_REMEMBERED_S, config.lag_for))
-        self._lag_level.seen(now, load.lag_s, config.loop_lag, config.lag_for)
+        self._lag_level.seen(now, self._lag.typical_s, config.loop_lag, config.lag_for)
         self._look_at_memory(now)
         reached = self._memory_level.reached
         load.shrinking = reached >= 1
