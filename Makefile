@@ -10,7 +10,7 @@ PYTEST ?=
 NONE_IS_WELL := || [ $$? -eq 5 ]
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint conformance bench bench-sql proofs limits-proof chaos clean
+.PHONY: help run test coverage lint conformance bench bench-sql proofs limits-proof chaos clean
 
 help: ## Print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,9 +18,12 @@ help: ## Print this help
 run: $(VENV)/installed-run ## Start an MCP server, the proxy in front of it, call a tool, and keep serving
 	@$(PY) examples/run_demo.py
 
-test: lint ## Check style and types, then run every test with its coverage
-	@$(PY) -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile --cov --cov-report= $(PYTEST) $(NONE_IS_WELL)
-	@$(PY) -m pytest -m slow --cov --cov-append --cov-report=term:skip-covered $(PYTEST) $(NONE_IS_WELL)
+test: lint ## Check style and types, then run every test
+	@$(PY) -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile $(PYTEST) $(NONE_IS_WELL)
+	@$(PY) -m pytest -m slow $(PYTEST) $(NONE_IS_WELL)
+
+coverage: $(VENV)/installed-dev ## Run the tests that take no figures, and show the lines that none of them reaches
+	@$(PY) -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile --cov --cov-report=term:skip-covered $(PYTEST)
 
 lint: $(VENV)/installed-dev ## Check style and types only
 	@$(PY) -m ruff check .
