@@ -46,26 +46,26 @@ def families(
     violations: ViolationLog,
 ) -> Iterator[Family]:
     """Every metric of the backend."""
-    yield _single("gauge", "registry_current", "Whether rows in memory are those of the database", freshness.current)
+    yield single("gauge", "registry_current", "Whether rows in memory are those of the database", freshness.current)
     if database is not None:
         yield from _pools(database)
     verdicts = {"redis": limiter.by_redis, "local": limiter.by_itself}
-    yield _keyed("counter", "limit_verdicts", "Requests measured by limits", "source", verdicts)
-    yield _keyed("counter", "limit_refusals", "Requests refused for a rule", "rule", rules.refused)
-    yield _keyed("counter", "limit_shadow_refusals", "Requests that a rule would have refused", "rule", rules.shadowed)
-    yield _single("gauge", "limit_workers", "Processes that share the limits", limiter.workers)
-    yield _single("gauge", "blocked_addresses", "Addresses that are blocked now", len(bans))
-    yield _single("counter", "blocked_requests", "Requests of blocked addresses", bans.refused)
+    yield keyed("counter", "limit_verdicts", "Requests measured by limits", "source", verdicts)
+    yield keyed("counter", "limit_refusals", "Requests refused for a rule", "rule", rules.refused)
+    yield keyed("counter", "limit_shadow_refusals", "Requests that a rule would have refused", "rule", rules.shadowed)
+    yield single("gauge", "limit_workers", "Processes that share the limits", limiter.workers)
+    yield single("gauge", "blocked_addresses", "Addresses that are blocked now", len(bans))
+    yield single("counter", "blocked_requests", "Requests of blocked addresses", bans.refused)
     waiting = {"waiting": violations.waiting}
-    yield _keyed("gauge", "violation_rows", "Rows of violations that are not written yet", "state", waiting)
-    yield _single("counter", "violation_rows_dropped", "Rows of violations without room", violations.dropped)
+    yield keyed("gauge", "violation_rows", "Rows of violations that are not written yet", "state", waiting)
+    yield single("counter", "violation_rows_dropped", "Rows of violations without room", violations.dropped)
 
 
 def _pools(database: Database) -> Iterator[Family]:
     numbers = database.numbers()
     of = {name: {str(pool): float(getattr(each, name)) for pool, each in numbers.items()} for name in _POOL}
     for name, (kind, purpose) in _POOL.items():
-        yield _keyed(kind, f"postgres_{name}", purpose, "pool", of[name])
+        yield keyed(kind, f"postgres_{name}", purpose, "pool", of[name])
 
 
 _POOL: Final = {
@@ -80,11 +80,13 @@ _POOL: Final = {
 }
 
 
-def _single(kind: str, name: str, purpose: str, value: float) -> Family:
-    return Family(kind, f"mcp_proxy_{name}", purpose, (("", int(value)),))
+def single(kind: str, name: str, purpose: str, value: float) -> Family:
+    """One number."""
+    return Family(kind, f"mcp_proxy_{name}", purpose, (("", +value),))  # True is shown as 1
 
 
-def _keyed(kind: str, name: str, purpose: str, label: str, values: Mapping[str, float]) -> Family:
+def keyed(kind: str, name: str, purpose: str, label: str, values: Mapping[str, float]) -> Family:
+    """A number for each value of a label."""
     rows = [(f'{{{label}="{escaped(key)}"}}', value) for key, value in values.items()]
     return Family(kind, f"mcp_proxy_{name}", purpose, rows)
 

@@ -46,7 +46,6 @@ Rows = Callable[[str], Mapping[str, Any]]
 #: How often orders of operators are looked for, and pools are sized, seconds.
 _ORDERS_S: Final = 0.25
 _POOLS_S: Final = 1.0
-_NO_ROWS: Final[Mapping[str, Any]] = {}
 
 
 class Protection:
@@ -58,7 +57,7 @@ class Protection:
         self._watch = OverloadWatch(config.overload, self.load, Memory(), time.monotonic, self._load_changed)
         self._orders = BreakerOrders(log.logger("breakers"))
         self._obeyed: tuple[object, object] = (None, None)
-        self._rows: Rows = lambda table: _NO_ROWS
+        self._rows: Rows
         self._live: Live
         self._observing: Observing
         self._checks: HealthChecks

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
+from proxy.backend_metrics import keyed, single
 from proxy.background import health_checks
 from proxy.metrics import Family
 
@@ -42,17 +43,16 @@ def families(
     servers = list(upstreams.values())
     yield from _breakers([server for server in servers if server.breaker.last_failure or server.breaker.order])
     yield from _queues([server for server in servers if server.queue is not None])
-    yield _family("gauge", "retries_running", "Retries and hedges under way", budget.retrying)
+    yield single("gauge", "retries_running", "Retries and hedges under way", budget.retrying)
     retries = {"allowed": budget.taken, "refused": budget.refused}
-    rows = [(f'{{verdict="{verdict}"}}', float(count)) for verdict, count in retries.items()]
-    yield Family("counter", "mcp_proxy_retries", "Retries and hedges wanted, by whether the budget had room", rows)
-    yield _family("gauge", "loop_lag_seconds", "Longest delay of the event loop in the last second", load.lag_s)
-    yield _family("gauge", "memory_bytes", "Memory that counts against the limit", load.memory_bytes)
-    yield _family("gauge", "memory_limit_bytes", "Memory that may be used; 0: no limit", load.memory_limit)
-    shed = [(f'{{class="{name}"}}', float(load.shed[number])) for number, name in enumerate(_CLASSES)]
-    yield Family("counter", "mcp_proxy_shed_requests", "Requests refused for overload", shed)
-    yield _family("gauge", "observation_rows_waiting", "Events and health checks not written yet", observing.waiting)
-    yield _family("counter", "observation_rows_dropped", "Events and health checks without room", observing.dropped)
+    yield keyed("counter", "retries", "Retries and hedges wanted, by whether the budget had room", "verdict", retries)
+    yield single("gauge", "loop_lag_seconds", "Longest delay of the event loop in the last second", load.lag_s)
+    yield single("gauge", "memory_bytes", "Memory that counts against the limit", load.memory_bytes)
+    yield single("gauge", "memory_limit_bytes", "Memory that may be used; 0: no limit", load.memory_limit)
+    shed = dict(zip(_CLASSES, load.shed, strict=True))
+    yield keyed("counter", "shed_requests", "Requests refused for overload", "class", shed)
+    yield single("gauge", "observation_rows_waiting", "Events and health checks not written yet", observing.waiting)
+    yield single("counter", "observation_rows_dropped", "Events and health checks without room", observing.dropped)
 
 
 def _breakers(servers: Iterable[Upstream]) -> Iterator[Family]:
@@ -89,7 +89,3 @@ def _summed(kind: str, name: str, purpose: str, rows: _Rows) -> Family:
     for labels, value in rows:
         sums[labels] = sums.get(labels, 0.0) + value
     return Family(kind, f"mcp_proxy_{name}", purpose, list(sums.items()))
-
-
-def _family(kind: str, name: str, purpose: str, value: float) -> Family:
-    return Family(kind, f"mcp_proxy_{name}", purpose, (("", float(value)),))

@@ -39,7 +39,7 @@ MAY_IMPORT: Final = {
     "client_config": FLOOR,
     "app": {"admin", "backend", "background", "drain", "dataplane", "protection", "store", "spool"} | FLOOR,
     "protection": {"background", "dataplane", "protection_metrics", "store"} | FLOOR,
-    "protection_metrics": {"background", "dataplane"} | FLOOR,
+    "protection_metrics": {"backend_metrics", "background", "dataplane"} | FLOOR,
     "backend_metrics": {"background", "dataplane", "store"} | FLOOR,
     "backend": {"backend_metrics", "background", "dataplane", "store"} | FLOOR,
     "drain": {"admin", "dataplane"} | FLOOR,

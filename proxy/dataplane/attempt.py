@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from proxy.dataplane.client import origin_of
 from proxy.dataplane.tokens import opens_stream
 from proxy.errors import CircuitOpen, ConnectFailed, QueueFull, UpstreamFailed, UpstreamTimeout
+from proxy.limits.costs import EXEMPT
 
 if TYPE_CHECKING:
     from proxy.dataplane.context import RequestContext
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 #: What a server answers that cannot serve (RFC 9110 sections 15.6.3 to 15.6.5); 500 may well be about the one request.
 _FAILURES: Final = frozenset((502, 503, 504))
 _TOO_MANY: Final = 429
-#: Never made to wait for load: an error there flips clients to an older protocol (design section 7).
-_DISCOVER: Final = "server/discover"
 #: A longer Retry-After of a server is no promise but a mistake, seconds.
 _LONGEST_S: Final = 3600.0
 
@@ -116,7 +115,7 @@ async def enter(ctx: RequestContext, upstream: Upstream, parts: Parts) -> Attemp
     CircuitOpen."""
     queue, opens = upstream.queue, False
     if queue is not None:
-        if ctx.message is not None and ctx.message.method == _DISCOVER:
+        if ctx.message is not None and ctx.message.method in EXEMPT:
             queue = None
         else:
             opens = opens_stream(ctx)

@@ -10,13 +10,11 @@ from math import inf
 from typing import Final
 
 from proxy.errors import Shed
+from proxy.limits.costs import EXEMPT
 
 #: `Load.refused_from` when everyone is served, and when nobody is. Classes: 0 high, 1 normal, 2 low.
 NOBODY: Final = 3
 EVERYONE: Final = 0
-
-#: What asks whether a server is there: cheap, and whoever is refused it takes the server for dead.
-_ALWAYS: Final = "server/discover"
 
 
 class Load:
@@ -51,7 +49,7 @@ class Load:
 
 def check_load(load: Load, priority: int, method: str) -> None:
     """Raise `Shed` when requests of this class are refused now; `method` is that of the message, '' without one."""
-    if priority >= load.refused_from and method != _ALWAYS:
+    if priority >= load.refused_from and method not in EXEMPT:
         load.shed[priority] += 1
         raise refusal(load)
 
