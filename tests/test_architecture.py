@@ -31,14 +31,16 @@ DOCSTRING_SHARE: Final = (0.10, 0.20)
 
 #: First part of a module's name below `proxy` -> the parts that it may import, besides itself.
 #: cli -> app -> {admin, background} -> {dataplane, store, spool} -> identity -> {mcp, config, errors, metrics, log}
-FLOOR: Final = {"identity", "limits", "mcp", "config", "errors", "metrics", "log"}
+FLOOR: Final = {"audit", "identity", "limits", "mcp", "config", "errors", "metrics", "log"}
 MAY_IMPORT: Final = {
     "__main__": {"cli"},
     "cli": {"app", "client_config", "commands"} | FLOOR,
-    "commands": {"client_config", "dataplane", "store"} | FLOOR,
+    "commands": {"background", "client_config", "dataplane", "spool", "store"} | FLOOR,
     "client_config": FLOOR,
-    "app": {"admin", "backend", "background", "drain", "dataplane", "protection", "store", "spool"} | FLOOR,
+    "app": {"admin", "backend", "background", "drain", "dataplane", "protection", "record", "store", "spool"} | FLOOR,
     "protection": {"background", "dataplane", "protection_metrics", "store"} | FLOOR,
+    "record": {"background", "backend_metrics", "dataplane", "spool", "store", "tracing"} | FLOOR,
+    "tracing": {"dataplane"} | FLOOR,
     "protection_metrics": {"backend_metrics", "background", "dataplane"} | FLOOR,
     "backend_metrics": {"background", "dataplane", "store"} | FLOOR,
     "backend": {"backend_metrics", "background", "dataplane", "store"} | FLOOR,
@@ -48,6 +50,7 @@ MAY_IMPORT: Final = {
     "dataplane": FLOOR,
     "store": FLOOR,
     "spool": FLOOR,
+    "audit": {"identity", "mcp", "errors"},
     "identity": {"mcp", "errors"},
     "limits": {"identity", "mcp", "errors"},
     "mcp": {"errors"},
@@ -61,9 +64,11 @@ MAY_IMPORT: Final = {
 DOORS: Final = {
     "aiohttp": ("admin/", "dataplane/client.py", "dataplane/connector.py", "dataplane/lane_aiohttp.py"),
     "asyncpg": ("store/",),
-    "cryptography": ("dataplane/affinity.py", "store/registry_file.py"),
+    "cryptography": ("audit/signing.py", "dataplane/affinity.py", "store/registry_file.py"),
+    "ddsketch": ("background/traffic.py",),
     "hiredis": ("dataplane/redis_lane.py",),
     "multidict": ("dataplane/connector.py",),  # a type of aiohttp's, like yarl
+    "opentelemetry": ("tracing.py",),
     "orjson": ("",),
     "prometheus_client": ("admin/", "metrics.py"),
     "pybreaker": ("dataplane/breaker.py",),
