@@ -31,6 +31,7 @@ from proxy.backend import Backend
 from proxy.background.config_watch import ConfigWatch
 from proxy.background.renewal import Built, Renewal
 from proxy.background.supervisor import Supervisor
+from proxy.batched_stream import BatchedStream
 from proxy.config.loader import load
 from proxy.config.models import restart_keys
 from proxy.config.problems import ConfigError, Problem
@@ -88,7 +89,7 @@ class App:
     """One proxy process: everything it is made of, and how it starts, reloads and stops."""
 
     def __init__(
-        self, path: Path, config: Config, stream: log.BatchedStream, lane: Callable[[Pipeline], Lane] = AiohttpLane
+        self, path: Path, config: Config, stream: BatchedStream, lane: Callable[[Pipeline], Lane] = AiohttpLane
     ) -> None:
         self._path = path
         self._lane = lane
@@ -136,7 +137,7 @@ class App:
         mirrors = Mirrors(self._supervisor.spawn, self.metrics, self._draw)
         parts = Parts(
             self._streams, mirrors, time.monotonic, protection.load, protection.budget, backend.catalogue, self._keeps,
-            backend.lessons, backend.limiter, backend.violated, self.live.weight_of,
+            backend.lessons, backend.limiter, backend.violated, self._recorder, self.live.weight_of,
         )  # fmt: skip
         handler = Handler(self.live, backend.bans, parts, self._recorder)
         with _naming("admin", config.admin.host, config.admin.port):
@@ -265,7 +266,7 @@ def _version() -> str:
         return "unknown"
 
 
-async def _run(path: Path, config: Config, stream: log.BatchedStream) -> None:
+async def _run(path: Path, config: Config, stream: BatchedStream) -> None:
     app = App(path, config, stream)
     try:
         await app.start()
@@ -285,7 +286,7 @@ def serve(path: Path) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return _MISUSED
-    stream = log.BatchedStream(sys.stdout.fileno())
+    stream = BatchedStream(sys.stdout.fileno())
     log.configure(config.log.level, config.log.format, stream)
     try:
         uvloop.run(_run(path, config, stream))

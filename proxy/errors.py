@@ -268,6 +268,12 @@ class RegistryUnavailable(Refusal):
     origin = "proxy"
 
 
+class Unrecorded(Refusal):
+    """The call cannot be recorded now, and its grade says that it must be (`record.audit`)."""
+
+    status, code, reason, message, origin = 503, 503, "unrecorded", "The call cannot be recorded now", "proxy"
+
+
 class PoolExhausted(Refusal):
     """`pool.max_connections` are in use and none came free in time."""
 

@@ -1,27 +1,18 @@
 """The structured log: one JSON object per line, secrets taken out, and never a wait for whoever reads it.
 
-Owns structlog (no other module imports it), the format of a line, and the stream that lines leave by. It knows nothing
-of requests; the access line's fields are `recorder.py`'s.
-
-Lines are collected and handed, 256 KiB or 100 ms at a time, to a thread that writes them: a write to a pipe that nobody
-reads blocks, and O_NONBLOCK is no way out because it belongs to the open file, which is shared with the parent's
-terminal and with every process on the same pipe. What the thread cannot get rid of is dropped and counted.
+Owns structlog (no other module imports it), the format of a line, and what is taken out of it; lines leave by
+`batched_stream.py`. It knows nothing of requests; the access line's fields are `recorder.py`'s.
 """
 
 from __future__ import annotations
 
-import atexit
 import logging
-import os
 import re
-import select
 import sys
-import threading
 import traceback
 from codecs import unicode_escape_encode  # found by name, it would be imported when first used
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from queue import SimpleQueue
 from time import monotonic
 from typing import Final, Literal, cast
 
@@ -29,14 +20,11 @@ import orjson
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger
 
+from proxy.batched_stream import BatchedStream
+
 Logger = FilteringBoundLogger
 """What `logger()` gives; modules type their `log` parameter with it."""
 
-#: Handed to the writer as soon as this many bytes are collected. Each hand-over costs a switch of threads, which on a
-#: busy machine is dear: a line then costs 1.3 us with 64 KiB and 0.8 with 256 KiB (0.7 either way on an idle one).
-_BATCH_BYTES: Final = 256 << 10
-#: Bytes that may wait for a slow reader before lines are dropped.
-_WAITING_BYTES: Final = 4 << 20
 #: An exception with its traceback; the end is kept, where the cause is.
 _EXCEPTION_CHARS: Final = 16 << 10
 #: Lines of other libraries (asyncio, aiohttp) per second; with all descriptors in use asyncio alone logs 300.
@@ -52,85 +40,6 @@ _API_KEY: Final = re.compile(r"([A-Za-z0-9]{12}_)[A-Za-z0-9]{43}")
 _NESTING: Final = 4
 _PLAIN: Final = orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE
 _ANY_KEY: Final = _PLAIN | orjson.OPT_NON_STR_KEYS
-
-
-class BatchedStream:
-    """Collects lines and writes them to `fd` from a thread. Thread-safe; no call waits for the reader but `close`."""
-
-    def __init__(self, fd: int, waiting_bytes: int = _WAITING_BYTES) -> None:
-        self._fd = fd
-        self._waiting_bytes = waiting_bytes
-        self._lock = threading.Lock()
-        self._lines: list[bytes] = []
-        self._size = 0
-        #: Bytes handed to the thread and not written yet.
-        self._handed = 0
-        self._queue: SimpleQueue[list[bytes] | None] = SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._give_up = threading.Event()
-        #: Lines lost because nobody read them in time, or the reader is gone.
-        self.dropped = 0
-
-    @property
-    def terminal(self) -> bool:
-        """Whether a person watches, who has not asked for plain text."""
-        return os.isatty(self._fd) and "NO_COLOR" not in os.environ
-
-    def write(self, line: bytes) -> None:
-        """Take one line, its newline included."""
-        with self._lock:
-            self._lines.append(line)
-            self._size += len(line)
-            if self._size >= _BATCH_BYTES:
-                self._hand_over()
-
-    def flush(self) -> None:
-        """Hand what is collected to the thread: every 100 ms, after a warning, and at exit."""
-        if self._lines:
-            with self._lock:
-                self._hand_over()
-
-    def close(self, timeout_s: float = 2.0) -> None:
-        """Write what is left, for at most `timeout_s`; lines that come later are lost. May be called again."""
-        self.flush()
-        if self._thread is not None:
-            self._queue.put(None)
-            self._thread.join(timeout_s)
-        self._give_up.set()
-
-    def _hand_over(self) -> None:
-        lines, size = self._lines, self._size
-        self._lines, self._size = [], 0
-        if self._give_up.is_set() or self._handed + size > self._waiting_bytes:
-            self.dropped += len(lines)
-            return
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
-            self._thread.start()
-            atexit.register(self.close)
-        self._handed += size
-        self._queue.put(lines)
-
-    def _run(self) -> None:
-        while (lines := self._queue.get()) is not None:
-            batch = b"".join(lines)
-            written = self._write_out(batch)
-            with self._lock:
-                self._handed -= len(batch)
-                if not written:
-                    self.dropped += len(lines)
-
-    def _write_out(self, batch: bytes) -> bool:
-        """Whether all of it was taken. An inherited descriptor may be non-blocking already: then wait for it here."""
-        rest = memoryview(batch)
-        while rest and not self._give_up.is_set():
-            try:
-                rest = rest[os.write(self._fd, rest) :]
-            except BlockingIOError:
-                select.select((), (self._fd,), (), 0.5)
-            except OSError:
-                return False
-        return not rest
 
 
 def printable(text: str, limit: int) -> str:
@@ -242,6 +151,14 @@ class AccessLog:
             self._stream.write(orjson.dumps(line, _text, _PLAIN))
         else:
             self._stream.write(self._console(None, "info", line))
+
+    def write_line(self, line: bytes) -> None:
+        """The same for a line that is JSON already, its newline included."""
+        if self._console is None:
+            self._stream.write(line)
+        else:
+            fields = orjson.loads(line)
+            self.write({**fields, "timestamp": datetime.fromisoformat(fields["timestamp"])})
 
 
 class _Sink:

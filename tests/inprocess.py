@@ -12,10 +12,10 @@ from typing import Any
 import yaml
 
 from proxy.app import App
+from proxy.batched_stream import BatchedStream
 from proxy.config.loader import load
 from proxy.dataplane.exchange import Lane, Pipeline
 from proxy.dataplane.lane_aiohttp import AiohttpLane
-from proxy.log import BatchedStream
 from tests.harness import Plain
 
 #: Every lane there is; data-plane tests run once with each.

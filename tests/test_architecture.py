@@ -31,7 +31,7 @@ DOCSTRING_SHARE: Final = (0.10, 0.20)
 
 #: First part of a module's name below `proxy` -> the parts that it may import, besides itself.
 #: cli -> app -> {admin, background} -> {dataplane, store, spool} -> identity -> {mcp, config, errors, metrics, log}
-FLOOR: Final = {"audit", "identity", "limits", "mcp", "config", "errors", "metrics", "log"}
+FLOOR: Final = {"audit", "batched_stream", "identity", "limits", "mcp", "config", "errors", "metrics", "log"}
 MAY_IMPORT: Final = {
     "__main__": {"cli"},
     "cli": {"app", "client_config", "commands"} | FLOOR,
@@ -56,7 +56,8 @@ MAY_IMPORT: Final = {
     "mcp": {"errors"},
     "config": {"errors"},
     "metrics": {"errors"},
-    "log": {"errors"},
+    "log": {"batched_stream", "errors"},
+    "batched_stream": set[str](),
     "errors": set[str](),
 }
 

@@ -22,6 +22,7 @@ from proxy.config.fields import (
     as_list,
     once,
 )
+from proxy.config.record import AuditGrade
 from proxy.config.resilience import PriorityClass, Retry
 from proxy.config.units import RevisionRange, TimeWindow
 
@@ -148,6 +149,8 @@ class Route(Model):
     are not possible then. All routes of one path must agree."""
     sessions: Literal["sealed", "passthrough"] = "sealed"
     """`passthrough` shows the upstream's own session ids; only for a route with one server."""
+    audit: AuditGrade | None = None
+    """What happens when a call cannot be recorded, as `record.audit`; absent: what its tenant has."""
     filter_lists: bool = False
     """Take out of tools/list, prompts/list, resources/list and resources/templates/list what the principal may not
     use. Answers are read for it, up to 4 MiB each."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from time import monotonic
 from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import urlsplit
 
@@ -158,7 +159,9 @@ class UpstreamClient:
         lines += [f"{name}: {value}\r\n" for name, value in headers]
         lines.append("\r\n")
         head = "".join(lines).encode()
+        began = monotonic()
         connection = await self._connect(connector)
+        connect_s = monotonic() - began
         protocol, transport = connection.protocol, connection.transport
         try:
             if protocol is None or transport is None:
@@ -183,6 +186,7 @@ class UpstreamClient:
         response = UpstreamResponse(
             self.release, message.code, text_of(message.raw_headers), content, ends_with, connection.close
         )
+        response.connect_s = connect_s
         content.on_eof(connection.release)
         return response
 

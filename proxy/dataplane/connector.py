@@ -220,7 +220,7 @@ class Truncated(Exception):
 class UpstreamResponse:
     """The answer of an upstream: its head, and its body as it arrives."""
 
-    __slots__ = ("_abandon", "_content", "_ends_with", "_release", "headers", "status")
+    __slots__ = ("_abandon", "_content", "_ends_with", "_release", "connect_s", "headers", "status")
 
     def __init__(
         self,
@@ -233,6 +233,7 @@ class UpstreamResponse:
     ) -> None:
         self.status = status
         self.headers = headers
+        self.connect_s = 0.0  # what it took to get a connection, where that is known
         self._content = content
         #: The connection whose end is the end of the body; None for a body that says itself where it ends.
         self._ends_with = ends_with

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from proxy.dataplane.priority import NORMAL
 from proxy.identity.principal import anonymous
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from proxy.dataplane.affinity import Session
     from proxy.dataplane.attempt import Attempt
@@ -33,25 +34,30 @@ PREFLIGHT: Final = replace(anonymous(frozenset()), id="preflight", tier="")
 _NOBODY: Final = replace(anonymous(frozenset()), id="")
 #: No field of the head held the credential.
 _NOTHING: Final = frozenset[str]()
+#: Nothing is kept of what was said.
+_NO_CONTENT: Final[Mapping[str, object]] = MappingProxyType({})
 
 
 class RequestContext:
     """State of one request; made by the lane, read by the record. Times are monotonic seconds."""
 
     __slots__ = (
-        "affinity_key", "attempt", "body", "bytes_in", "bytes_out", "client_ip", "consumed", "denied", "draws",
-        "endpoint", "envelope", "exchange", "fields", "first_byte_at", "flags", "head", "host", "message", "outcome",
-        "path", "pinned", "principal", "priority", "queued_s", "reader", "refusal", "revision", "route", "routing",
-        "secure", "session", "shadowed", "snapshot", "started_at", "status", "streaming", "target", "tries",
-        "upstream",
+        "affinity_key", "attempt", "authenticated_s", "body", "bytes_in", "bytes_out", "client_ip", "connected_s",
+        "consumed", "content", "denied", "draws", "endpoint", "envelope", "exchange", "fields", "first_byte_at",
+        "flags", "grade", "head", "host", "id", "intended", "known", "limited_s", "message", "outcome", "path",
+        "pinned", "principal", "priority", "queued_s", "reader", "refusal", "revision", "risk", "risk_reasons", "route",
+        "routing", "secure", "session", "shadowed", "snapshot", "span_id", "started_at", "status", "streaming",
+        "target", "trace_id", "tries", "upstream",
     )  # fmt: skip
 
-    def __init__(self, exchange: Exchange, snapshot: Snapshot, now: float) -> None:
+    def __init__(self, exchange: Exchange, snapshot: Snapshot, now: float, request_id: str = "") -> None:
         head = exchange.head
         self.exchange = exchange
         self.head: Head = head
         self.snapshot = snapshot
         self.started_at = now
+        #: Its name in the record (UUIDv7), which the client is told; '' where nothing is recorded.
+        self.id = request_id
         # what routing asks about (the `Traits` of router.py)
         self.path = head.path
         self.host = head.host
@@ -92,8 +98,25 @@ class RequestContext:
         self.attempt: Attempt | None = None
         #: Class in queues and under overload: the lower, the sooner served.
         self.priority = NORMAL
-        #: Time spent in queues.
+        #: Time spent until it was authenticated, with the limiter, in queues, on getting connections.
+        self.authenticated_s = 0.0
+        self.limited_s = 0.0
         self.queued_s = 0.0
+        self.connected_s = 0.0
+        # what the record says of it
+        #: W3C trace context, as the client sent it or as tracing goes on.
+        self.trace_id = ""
+        self.span_id = ""
+        self.risk: str | None = None
+        self.risk_reasons: Sequence[str] = ()
+        #: What becomes of it when it cannot be recorded; '' while that is not known.
+        self.grade = ""
+        #: It was sent, after its intent was written where that is wanted.
+        self.intended = False
+        #: What was told of it then, as JSON without braces.
+        self.known = b""
+        #: Arguments and their digest, where they are kept.
+        self.content: Mapping[str, object] = _NO_CONTENT
         # how it went
         self.first_byte_at = 0.0
         self.status = 0

@@ -134,6 +134,8 @@ async def _try(ctx: RequestContext, upstream: Upstream, parts: Parts, course: _C
     attempt.lease = course.lease
     ctx.tries += 1
     try:
+        if parts.recorder is not None and not ctx.intended and parts.recorder.intend(ctx, upstream):
+            await parts.recorder.durable()
         if upstream.config.timeouts.total:
             await _round_trip_in_time(ctx, upstream, parts, course)
         else:
@@ -192,6 +194,7 @@ async def _send(ctx: RequestContext, upstream: Upstream, attempt: Attempt, parts
             course.sent.append(upstream.name)
         attempt.failed(error)
         raise
+    ctx.connected_s = response.connect_s
     attempt.answered(response.status, response.headers)
     if head.method == "POST":  # the head of a GET stream says nothing about how fast a server works
         upstream.observe_latency(parts.clock() - sent_at)

@@ -41,13 +41,15 @@ class Handler:
         self._clock = parts.clock
 
     async def __call__(self, exchange: Exchange) -> None:
-        ctx = RequestContext(exchange, self._live.snapshot, self._clock())  # read once: a reload never splits a request
+        snapshot = self._live.snapshot  # read once: a reload never splits a request
+        ctx = RequestContext(exchange, snapshot, self._clock(), self._recorder.new_id())
         ctx.snapshot.requests += 1
         self._recorder.begin(ctx)
         try:
             check_host_and_origin(ctx.head, ctx.snapshot.origins)  # 403
             turn_away(ctx, self._live.admission, self._bans)  # 400, 429
             authenticate(ctx, self._live.admission, time.time())  # 400, 401, 403, 503
+            ctx.authenticated_s = self._clock() - ctx.started_at
             await read_message(ctx)  # 400, 404, 408, 413, 415
             match_route(ctx)  # 404, 405
             authorize(ctx, self._live.admission, time.time())  # 403, 404

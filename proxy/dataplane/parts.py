@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from proxy.dataplane.lessons import Lessons
     from proxy.dataplane.lists import Keeps
     from proxy.dataplane.ratelimit import Limiter
+    from proxy.dataplane.recorder import Recorder
     from proxy.limits.rules import Rule
 
     Violated = Callable[[Rule, str, str, str, float, float], None]
@@ -42,5 +43,7 @@ class Parts(NamedTuple):
     """Counts what is used; None: nothing is limited."""
     violated: Violated | None = None
     """Told of each rule that refused or would have."""
+    recorder: Recorder | None = None
+    """Writes down a call before it is sent; None: nothing is recorded."""
     weight_of: Callable[[str], float] = lambda tenant: 1.0
     """Share of a tenant, by its id, where tenants wait for the same."""

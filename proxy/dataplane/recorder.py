@@ -1,46 +1,104 @@
-"""The end of every request: its metrics and its one log line, and its count.
+"""What is written of every request: an intent before it is sent, and at its end its metrics, its log line, its record.
 
-Owns what is said about a request when it is over. It never waits and never raises, and it shows no secret: no query,
-no header, no argument of a call. What a request was decided on was checked before; here it is only made safe to print.
+Owns when, and what happens to a call that cannot be recorded (`record.audit`). It waits for nothing but the disk, and
+for that only where `strict` asks for it, and never raises at the end of a request. What is told is `facts.py`'s; who
+keeps it is the journal's.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final, Protocol
 
-from proxy.errors import InternalError, UpstreamTimeout
-from proxy.log import logger, printable
+from proxy.config.record import Record
+from proxy.dataplane.facts import Facts, refused_early
+from proxy.errors import Blocked, InternalError, Unrecorded, UpstreamTimeout
+from proxy.log import logger
 
 if TYPE_CHECKING:
     from proxy.dataplane.context import RequestContext
+    from proxy.dataplane.upstream import Upstream
     from proxy.dataplane.usage import Usage
     from proxy.errors import Refusal
     from proxy.log import AccessLog
-    from proxy.mcp.envelope import Message
     from proxy.metrics import Metrics
 
-#: Status of a request whose client left before an answer began; nginx's number, which log tools know.
-CLIENT_GONE: Final = 499
-_PATH_CHARS: Final = 256
-_TARGET_CHARS: Final = 128
-_DETAIL_CHARS: Final = 200
+#: How long a strict call waits for the disk, seconds.
+_DISK_S: Final = 2.0
+#: The stricter the higher.
+_STRICTNESS: Final = {"off": 0, "usage": 1, "standard": 2, "strict": 3}
+
+
+class Journal(Protocol):
+    """Where records go; `spool.journal.Journal` is one."""
+
+    def begin(self, id: str, record: bytes, grade: str) -> bool:
+        """Keep the intent of a call; False: the call must not be sent."""
+        ...
+
+    def end(self, id: str, record: bytes, grade: str) -> bool:
+        """Keep the outcome of one that was begun."""
+        ...
+
+    def append(self, record: bytes, grade: str, tenant: str) -> bool:
+        """Keep another record."""
+        ...
+
+    def skip(self, tenant: str) -> None:
+        """Only count it."""
+        ...
+
+    def durable(self) -> Awaitable[None]:
+        """Everything so far is on disk."""
+        ...
 
 
 class Recorder:
-    """Writes the record of each request. One for the whole process; a reload replaces `enabled`."""
+    """Writes the record of each request. One for the whole process; a reload replaces `enabled` and `config`."""
 
-    def __init__(self, metrics: Metrics, access_log: AccessLog, enabled: bool, usage: Usage | None = None) -> None:
+    def __init__(
+        self, metrics: Metrics, access_log: AccessLog, enabled: bool, usage: Usage | None = None,
+        facts: Facts | None = None, config: Record | None = None,
+    ) -> None:  # fmt: skip
         self._metrics = metrics
         self._access_log = access_log
         self._usage = usage
+        self._facts = facts or Facts()
         self._log = logger("dataplane")
         #: Whether access lines are written; metrics always are.
         self.enabled = enabled
+        self.config = config or Record()
+        #: Makes the names of requests; without it they have none.
+        self.new_id: Callable[[], str] = str
+        #: Where records go; None: nowhere.
+        self.journal: Journal | None = None
 
     def begin(self, ctx: RequestContext) -> None:
         """A request begins; `record` follows in any case."""
         self._metrics.in_flight += 1
+
+    def intend(self, ctx: RequestContext, upstream: Upstream) -> bool:
+        """A call is about to be sent to `upstream`. Returns whether `durable` must come first. Raises Unrecorded."""
+        journal = self.journal
+        grade = ctx.grade = self._grade(ctx) if journal is not None else "off"
+        if journal is None or grade == "off":
+            ctx.intended = True
+            return False
+        known = ctx.known = self._facts.known(ctx)
+        if not journal.begin(ctx.id, self._facts.intent(ctx, upstream, known), grade):
+            raise Unrecorded("spool full", headers=(("Retry-After", "1"),))
+        ctx.intended = True
+        return grade == "strict"
+
+    async def durable(self) -> None:
+        """What was written so far is on disk. Raises Unrecorded when that takes too long."""
+        assert self.journal is not None  # noqa: S101 - intend() has used it
+        try:
+            async with asyncio.timeout(_DISK_S):
+                await self.journal.durable()
+        except (TimeoutError, OSError):
+            raise Unrecorded("disk", headers=(("Retry-After", "1"),)) from None
 
     def record(self, ctx: RequestContext, now: float) -> None:
         """The request is over, `now` in monotonic seconds. Never raises: a failure here must not cost an answer."""
@@ -60,13 +118,7 @@ class Recorder:
         """Record what the gate refused before there was a request to speak of: all that is known is who sent it."""
         self._metrics.refused(refusal.reason)
         if self.enabled:
-            self._access_log.write(
-                {
-                    "timestamp": datetime.now(UTC), "level": "info", "event": "request", "method": None, "path": None,
-                    "status": refusal.status, "outcome": "refused", "reason": refusal.reason,
-                    "detail": printable(refusal.detail, _DETAIL_CHARS) or None, "client": peer,
-                }
-            )  # fmt: skip
+            self._access_log.write(refused_early(refusal.reason, refusal.detail, refusal.status, peer))
 
     def _record(self, ctx: RequestContext, now: float) -> None:
         outcome = ctx.outcome or _outcome(ctx)
@@ -80,8 +132,34 @@ class Recorder:
             self._metrics.refused(refusal.reason)
         if self._usage is not None:
             self._usage.count(ctx, now)
+        if not self.enabled and self.journal is None:
+            return
+        line = self._facts.ending(ctx, outcome, duration_s, ctx.known or self._facts.known(ctx))
+        if self.journal is not None:
+            self._keep(ctx, line, self.journal)
         if self.enabled:
-            self._access_log.write(_line(ctx, outcome, duration_s, first_byte_s))
+            self._access_log.write_line(line)
+
+    def _keep(self, ctx: RequestContext, line: bytes, journal: Journal) -> None:
+        grade, tenant = ctx.grade or self._grade(ctx), ctx.principal.tenant
+        if grade == "off":
+            return
+        if ctx.intended:
+            journal.end(ctx.id, line, grade)
+        elif isinstance(ctx.refusal, Blocked):  # it may come ten thousand times a second: they are counted
+            journal.skip(tenant)
+        else:  # a stranger's refusals never take the room of calls
+            journal.append(line, grade if ctx.principal.id else "usage", tenant)
+
+    def _grade(self, ctx: RequestContext) -> str:
+        """That of the route, else of the tenant, else of all. A tenant's own routes can only be stricter."""
+        config, route = self.config, ctx.route
+        grade: str = config.tenants.get(ctx.principal.tenant_slug, config.audit) if config.tenants else config.audit
+        if route is None or not route.audit:
+            return grade
+        if ctx.routing is ctx.snapshot.shared or _STRICTNESS[route.audit] > _STRICTNESS[grade]:
+            return route.audit
+        return grade
 
 
 def _outcome(ctx: RequestContext) -> str:
@@ -96,53 +174,3 @@ def _outcome(ctx: RequestContext) -> str:
     if isinstance(refusal, InternalError):
         return "internal"
     return "upstream_error" if refusal.origin == "upstream" else "refused"
-
-
-def _line(ctx: RequestContext, outcome: str, duration_s: float, first_byte_s: float) -> dict[str, object]:
-    """The access line; `docs/operations.md` lists its fields. Absent is null, so that every line has one shape."""
-    message, envelope, refusal = ctx.message, ctx.envelope, ctx.refusal
-    return {
-        "timestamp": datetime.now(UTC),
-        "level": "info",
-        "event": "request",
-        "method": ctx.head.method,
-        "path": printable(ctx.path, _PATH_CHARS),
-        "server": ctx.upstream.name if ctx.upstream is not None else None,
-        "route": ctx.route.name if ctx.route is not None else None,
-        "rpc_method": (printable(message.method, _TARGET_CHARS) or None) if message is not None else None,
-        "target": _target(message) if message is not None else None,
-        "messages": len(envelope.messages) if envelope is not None else None,
-        "era": ("modern" if envelope.modern else "legacy") if envelope is not None else None,
-        "revision": printable(ctx.revision, _TARGET_CHARS) or None,
-        "status": ctx.status or CLIENT_GONE,
-        "outcome": outcome,
-        "reason": refusal.reason if refusal is not None else None,
-        "detail": (printable(refusal.detail, _DETAIL_CHARS) or None) if refusal is not None else None,
-        "shadowed": list(ctx.shadowed) or None,
-        "duration_ms": int(duration_s * 1e6) / 1e3,  # round() takes 0.15 us more
-        "first_byte_ms": int(first_byte_s * 1e6) / 1e3 if first_byte_s >= 0 else None,
-        "queue_ms": int(ctx.queued_s * 1e6) / 1e3 if ctx.queued_s else None,
-        "bytes_in": ctx.bytes_in,
-        "bytes_out": ctx.bytes_out,
-        "streamed": ctx.streaming,
-        "tries": ctx.tries,
-        "client": ctx.client_ip,
-        "tenant": ctx.principal.tenant_slug or None,
-        "principal": ctx.principal.id or None,
-        "key_id": ctx.principal.key_id or None,
-        "impersonator": ctx.principal.impersonator or None,
-        "generation": ctx.snapshot.generation,
-    }
-
-
-def _target(message: Message) -> str | None:
-    """The tool, prompt or resource asked for. A resource's URI loses its user, query and fragment, where secrets are;
-    a task's id is left out, because whoever knows it may read the task (MCP 2025-11-25, tasks, "Security")."""
-    kind, target = message.target_kind, message.target
-    if kind == "task" or not target:
-        return None
-    if kind == "resource":
-        scheme, mark, rest = target.partition("?")[0].partition("#")[0].partition("://")
-        authority, slash, path = rest.partition("/")
-        target = f"{scheme}{mark}{authority.rpartition('@')[2]}{slash}{path}"
-    return printable(target, _TARGET_CHARS)

@@ -53,4 +53,7 @@ def reject(ctx: RequestContext, refusal: Refusal) -> None:
     exchange.closing = exchange.closing or refusal.closes
     body = refusal_body(refusal)
     ctx.bytes_out += len(body)
-    exchange.respond(refusal.status, refusal_headers(refusal), body)
+    headers = refusal_headers(refusal)
+    if ctx.id:
+        headers.append(("X-Request-Id", ctx.id))
+    exchange.respond(refusal.status, headers, body)

@@ -34,7 +34,7 @@ _OURS: Final = frozenset(("forwarded", "x-real-ip"))
 _OURS_PREFIX: Final = "x-forwarded-"
 #: `Expect` is answered by the gate, `Host` is the upstream's or the client's.
 _REQUEST_TOUCHED: Final = _HOP_BY_HOP | _OURS | {"cookie", "expect", "host", "mcp-session-id"}
-_RESPONSE_TOUCHED: Final = _HOP_BY_HOP | {"alt-svc", "location", "mcp-session-id", "set-cookie"}
+_RESPONSE_TOUCHED: Final = _HOP_BY_HOP | {"alt-svc", "location", "mcp-session-id", "set-cookie", "x-request-id"}
 #: `Connection` options that name no field.
 _PLAIN_OPTIONS: Final = frozenset(("close", "keep-alive", "upgrade", "Close", "Keep-Alive", "Upgrade"))
 #: Framing and meaning of a body do not depend on one connection, whatever an upstream's `Connection` says.
@@ -112,8 +112,7 @@ def response_headers(ctx: RequestContext, status: int, headers: Headers) -> Head
         passed = [pair for pair in passed if pair[0].lower() not in gone]
     if ctx.endpoint is not None:
         passed = _rewritable(passed)
-    if ctx.upstream is not None and ctx.upstream.plan.forwarded:
-        passed.append(_VIA[1])
+    passed += _added(ctx)
     return passed
 
 
@@ -161,6 +160,14 @@ def _listed(options: str) -> frozenset[str]:
 # --- towards the client ---------------------------------------------------------------------------------------------
 
 
+def _added(ctx: RequestContext) -> Headers:
+    """`Via`, and the name of the record, by which a client can ask the operator what became of its request."""
+    added: Headers = [_VIA[1]] if ctx.upstream is not None and ctx.upstream.plan.forwarded else []
+    if ctx.id:
+        added.append(("X-Request-Id", ctx.id))
+    return added
+
+
 def _check_text(value: str) -> None:
     """Raise UpstreamFailed for bytes that are not UTF-8, and for line ends and NUL (RFC 9110 section 5.5)."""
     try:
@@ -193,7 +200,8 @@ def _replaced_for_client(ctx: RequestContext, status: int, lower: str, pair: tup
         return [(name, cookie)] if cookie else []
     if lower == "location":
         return [(name, _mapped_back(ctx, status, value))]
-    return []  # Alt-Svc names another way to the upstream's origin, not to ours (RFC 7838)
+    # Alt-Svc names another way to the upstream's origin, not to ours (RFC 7838); X-Request-Id names our own record
+    return [pair] if lower == "x-request-id" and not ctx.id else []
 
 
 def _session_for_client(ctx: RequestContext, status: int, upstream_id: str) -> str | None:

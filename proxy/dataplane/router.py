@@ -33,6 +33,7 @@ class CompiledRoute:
 
     __slots__ = (
         "affinity",
+        "audit",
         "config",
         "filter_lists",
         "inspect",
@@ -62,6 +63,8 @@ class CompiledRoute:
         self.sealed = True
         #: Server that gets copies, and the share of the requests in percent.
         self.mirror: tuple[Upstream, float] | None = None
+        #: What becomes of its calls when they cannot be recorded; '' for what their tenant has.
+        self.audit = ""
         #: What the key of `selection.pick` is made of; None: the key is ''.
         self.affinity: Affinity | None = None
 
@@ -79,6 +82,7 @@ class CompiledRoute:
         route.mirror = (upstreams[config.mirror.server], config.mirror.percent) if config.mirror else None
         route.affinity = affinity
         route.retry = config.retry
+        route.audit = config.audit or ""
         return route
 
     @classmethod

@@ -43,7 +43,9 @@ async def take_tokens(ctx: RequestContext, allowance: Allowance, parts: Parts) -
         return
     tenant = ctx.principal.tenant
     share = TenantShare(tenant, allowance.weights.get(tenant, 1.0)) if tenant else None
+    began = parts.clock()
     verdict = await limiter.take(demands, share)
+    ctx.limited_s = parts.clock() - began
     if verdict.shadowed or not verdict.allowed:
         _tell(ctx, parts, demands, verdict)
     if verdict.rule is not None and not verdict.allowed:

@@ -26,9 +26,9 @@ import pytest
 
 from proxy import log
 from proxy.app import App
+from proxy.batched_stream import BatchedStream
 from proxy.config.loader import load
 from proxy.identity.keys import mint
-from proxy.log import BatchedStream
 from tests.harness import CALL, ProxyProcess, RawClient, Wire, post, scripted_upstream
 from tests.integration.blocking import connected
 from tests.integration.identified import (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from uuid import RFC_4122
+from uuid import RFC_4122, UUID
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,3 +37,14 @@ def test_many_of_one_millisecond_keep_their_order() -> None:
     made = [ids.new() for _ in range(5000)]
     assert made == sorted(made)
     assert (made[-1].int >> 80) - (made[0].int >> 80) == 1
+
+
+@given(st.lists(st.floats(0, 4e9), min_size=2, max_size=300))
+def test_as_text_they_are_the_same_kind(times: list[float]) -> None:
+    """Made faster, with the bits of the standard, and in order with the others."""
+    moments = iter(times)
+    ids = RecordIds(lambda: next(moments), os.urandom)
+    made = [UUID(ids.text()) if number % 3 else ids.new() for number in range(len(times))]
+    assert made == sorted(made)
+    assert len(set(made)) == len(times)
+    assert all(each.version == 7 and each.variant == RFC_4122 for each in made)
