@@ -1,0 +1,92 @@
+"""Who holds a journal: a lock on its file `lock`, which the kernel takes back when the holder dies.
+
+Owns taking and giving up this lock, and the making of a journal that nobody can hold before its maker does.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from proxy.spool.layout import LOCK, sync_folder
+
+_RANDOM_BYTES: Final = 6
+
+
+class Held:
+    """A journal that is ours until `release`."""
+
+    def __init__(self, path: Path, lock: int) -> None:
+        self.path = path
+        self._lock = lock
+
+    def release(self) -> None:
+        """Let others have it."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def remove(self) -> None:
+        """Delete the journal with everything in it, and its lock last. Raises OSError."""
+        gone = self.path.with_name(f".gone-{self.path.name}")
+        self.path.rename(gone)
+        shutil.rmtree(gone)
+        self.release()
+
+
+def make(spool: Path, wall: Callable[[], float]) -> Held:
+    """Make a journal with a name of its own. Raises OSError."""
+    spool.mkdir(mode=0o700, parents=True, exist_ok=True)
+    begun = datetime.fromtimestamp(wall(), UTC)
+    name = f"{begun:%Y%m%dT%H%M%SZ}-{os.urandom(_RANDOM_BYTES).hex()}"
+    new = spool / f".new-{name}"
+    new.mkdir(mode=0o700)
+    held = take(new, create=True)
+    assert held is not None  # noqa: S101 - nobody else knows the name
+    held.path = new.rename(spool / name)
+    sync_folder(spool)
+    return held
+
+
+def take(path: Path, *, create: bool = False) -> Held | None:
+    """Hold a journal; None when somebody does, or when it is gone. Raises OSError."""
+    try:
+        lock = os.open(path / LOCK, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o600)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(lock).st_ino == (path / LOCK).stat().st_ino:
+            return Held(path, lock)
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    except OSError:
+        os.close(lock)
+        raise
+    os.close(lock)
+    return None
+
+
+def is_held(path: Path) -> bool:
+    """Whether somebody holds a journal now. Raises OSError."""
+    held = take(path)
+    if held is not None:
+        held.release()
+        return False
+    return (path / LOCK).exists()
+
+
+def sweep(spool: Path) -> None:
+    """Delete what a crash left of journals that were being made or removed. Raises OSError."""
+    for path in (*spool.glob(".new-*"), *spool.glob(".gone-*")):
+        held = take(path, create=True)
+        if held is not None:
+            with suppress(FileNotFoundError):
+                shutil.rmtree(path)
+            held.release()

@@ -1,0 +1,56 @@
+"""What the spool knows of a record: its kind, the request it is about, and whose it is.
+
+Owns the form of a *carried* record: that of a request's beginning, copied because its segment goes while the request
+lasts. It is no row; it only says, should the process die, that the request was open.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import orjson
+
+_CARRIED: Final = b'{"kind":"carried","intent":'
+_INTENT: Final = b'{"kind":"intent","id":"'
+_ID: Final = slice(len(_INTENT), len(_INTENT) + 36)
+
+
+def carried(intent: bytes) -> bytes:
+    """The record that says that the request of this beginning is still open."""
+    return _CARRIED + intent + b"}"
+
+
+def is_row(record: bytes) -> bool:
+    """Whether a record becomes rows."""
+    return not record.startswith(_CARRIED)
+
+
+def tenant_of(record: bytes) -> str:
+    """Id of the tenant whose it is; '' for nobody in particular."""
+    found = fields_of(record).get("tenant_id")
+    return found if isinstance(found, str) else ""
+
+
+def fields_of(record: bytes) -> dict[str, Any]:
+    """What a record says; nothing when it is no JSON object."""
+    try:
+        found = orjson.loads(record)
+    except orjson.JSONDecodeError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def opened(record: bytes) -> tuple[str, bytes] | None:
+    """Id and beginning of the request that is open by this record, if it says so."""
+    if record.startswith(_CARRIED):
+        record = record[len(_CARRIED) : -1]
+    elif record.startswith(_INTENT):  # as it is written here: no need to read it all
+        return record[_ID].decode("ascii", "replace"), record
+    fields = fields_of(record)
+    return (str(fields.get("id")), record) if fields.get("kind") == "intent" else None
+
+
+def closed(record: bytes) -> str:
+    """Id of the request that is over by this record; '' when it says no such thing."""
+    fields = fields_of(record)
+    return str(fields.get("id", "")) if fields.get("kind") in ("outcome", "denied") else ""
