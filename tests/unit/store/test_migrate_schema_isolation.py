@@ -10,7 +10,7 @@ import pytest
 from tests.unit.store.conftest import Connection
 
 A, B = UUID(int=0xA), UUID(int=0xB)
-TRAIL = ("request_logs", "audit_logs", "error_logs", "security_events", "system_events")
+TRAIL = ("request_logs", "audit_logs", "audit_heads", "error_logs", "security_events", "system_events")
 RULE = "(tenant_id = (NULLIF(current_setting('app.tenant'::text, true), ''::text))::uuid)"
 
 #: Tables with a tenant, partitions included, that lack a part of their protection.
@@ -52,6 +52,8 @@ ROWS = """
         VALUES ($1, now(), $1, 'POST', 200, 'ok', 1);
     INSERT INTO audit_logs (id, ts, tenant_id, kind, actor_type, action)
         VALUES ($1, now(), $1, 'intent', 'user', 'tools/call');
+    INSERT INTO audit_heads (tenant_id, segment, row_count, is_final, head, first_ts, last_ts)
+        VALUES ($1, 's', 1, true, sha256('h'), now(), now());
     INSERT INTO error_logs (id, ts, tenant_id, component, error_type, message, fingerprint)
         VALUES ($1, now(), $1, 'c', 'e', 'm', 'f');
     INSERT INTO security_events (id, ts, tenant_id, event_type, severity, description)
@@ -60,6 +62,9 @@ ROWS = """
         VALUES ($1, now(), $1, 'start', 'c', 'm');
     INSERT INTO performance_alerts (tenant_id, name, metric, threshold) VALUES ($1, 'a', 'p95_ms', 1);
     INSERT INTO data_retention_policies (tenant_id, table_name, retention_days) VALUES ($1, 'audit_logs', 1);
+    INSERT INTO usage_writers (tenant_id, instance, batch) VALUES ($1, 'i', 1);
+    INSERT INTO api_key_usage (id, tenant_id, period_start, credential_table, credential_id, window_s)
+        VALUES ($1, $1, now(), 'api_keys', 'k', 60);
     INSERT INTO system_configs (tenant_id, key, value) VALUES ($1, 'k', '1');
     INSERT INTO feature_flags (tenant_id, key) VALUES ($1, 'f');
     INSERT INTO maintenance_windows (tenant_id, title, starts_at, ends_at)

@@ -1,0 +1,151 @@
+"""Rows of `audit_logs` and `request_logs`, and the signed heads of their chains.
+
+Owns the statements: many rows in one round trip. Both are append-only tables that their writer cannot read, so there is
+no conflict target; a row that is added again stays one row, as its identity was made with it. What a row says and where
+it stands in its chain is `proxy.audit`'s to know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import asyncpg
+
+from proxy.audit.chain import Chains, Head
+from proxy.audit.columns import COLUMNS, NAMES, PLACE, Unfit, Value, line, values
+from proxy.store.pool import Unavailable
+
+if TYPE_CHECKING:
+    from proxy.audit.signing import Signer
+    from proxy.store.pool import Session
+
+__all__ = ["Row", "SignedHead", "Unavailable", "Unfit", "Unusable", "add_direct", "add_heads", "add_rows", "signed"]
+
+#: A row that no table takes: its values, a rule of the table, or more of something than PostgreSQL can hold.
+_REFUSED: Final = (
+    asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError,
+)  # fmt: skip
+#: There is no table, column or role yet, or somebody else was faster: later, perhaps.
+_LATER: Final = (
+    asyncpg.TransactionRollbackError, asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError,
+    asyncpg.InsufficientPrivilegeError, asyncpg.InsufficientResourcesError,
+    asyncpg.OperatorInterventionError, asyncpg.ObjectNotInPrerequisiteStateError,
+)  # fmt: skip
+
+
+class Unusable(Exception):
+    """PostgreSQL does not take a row; which of them is not known."""
+
+
+class Row(NamedTuple):
+    """One row of `audit_logs`; of an outcome or a refusal, one of `request_logs`, too."""
+
+    values: list[Value]
+    """As `columns.values` makes them."""
+    chain: bytes
+
+
+class SignedHead(NamedTuple):
+    """One row of `audit_heads`."""
+
+    head: Head
+    key_id: str | None
+    signature: bytes | None
+
+
+#: Types that values are sent in; those that asyncpg takes long for are made by PostgreSQL.
+_SENT: Final = {"timestamptz": "bigint", "inet": "text", "bytea": "text"}
+_MADE: Final = {
+    "timestamptz": "timestamptz 'epoch' + n.{0} * interval '1 microsecond'",
+    "inet": "n.{0}::inet",
+    "bytea": "decode(n.{0}, 'hex')",
+}
+_PARAMETERS: Final = ", ".join(
+    f"${place}::{_SENT.get(column.type, column.type)}[]" for place, column in enumerate(COLUMNS, 1)
+)
+#: Columns of `request_logs` and what they are made from, of the columns of `audit_logs`.
+_OF_REQUEST: Final = {
+    "id": "id", "ts": "ts", "tenant_id": "tenant_id", "server_id": "server_id", "server_name": "server_name",
+    "route_name": "route_name", "principal_id": "actor_id", "user_id": "user_id", "api_key_id": "key_id",
+    "trace_id": "trace_id", "client_ip": "client_ip", "http_method": "coalesce(http_method, '')",
+    "method": "CASE WHEN action <> http_method THEN action END",
+    "tool_name": "CASE WHEN resource_type = 'tool' THEN resource_id END", "protocol_version": "protocol_version",
+    "status_code": "coalesce(status_code, 0)", "error_code": "error_code", "outcome": "coalesce(outcome, kind)",
+    "reason": "reason", "duration_ms": "coalesce(duration_ms, 0)", "upstream_ms": "first_byte_ms",
+    "bytes_in": "coalesce(bytes_in, 0)", "bytes_out": "coalesce(bytes_out, 0)", "instance": "instance",
+}  # fmt: skip
+#: One statement for both tables, as the second needs nothing that the first has not.
+_ADD: Final = f"""/* records.add */ WITH rows AS (
+    SELECT {", ".join(_MADE.get(c.type, "n.{0}").format(c.name) + f" AS {c.name}" for c in COLUMNS)}, n.chain
+    FROM unnest({_PARAMETERS}, ${len(COLUMNS) + 1}::bytea[]) AS n ({", ".join(NAMES)}, chain)
+), audited AS (
+    INSERT INTO audit_logs ({", ".join(NAMES)}, chain) SELECT * FROM rows ON CONFLICT DO NOTHING
+)
+INSERT INTO request_logs ({", ".join(_OF_REQUEST)}) SELECT {", ".join(_OF_REQUEST.values())} FROM rows
+WHERE kind IN ('outcome', 'denied') AND http_method IS NOT NULL ON CONFLICT DO NOTHING"""  # noqa: S608 - our own names
+_ADD_HEADS: Final = """/* records.heads */ INSERT INTO audit_heads
+    (tenant_id, segment, row_count, is_final, head, first_ts, last_ts, previous, key_id, signature)
+SELECT n.tenant_id, n.segment, n.row_count, n.is_final, n.head, timestamptz 'epoch' + n.first_us * interval '1 us',
+    timestamptz 'epoch' + n.last_us * interval '1 us', n.previous, n.key_id, n.signature
+FROM unnest($1::uuid[], $2::text[], $3::integer[], $4::boolean[], $5::bytea[], $6::bigint[], $7::bigint[], $8::text[],
+    $9::text[], $10::bytea[])
+    AS n (tenant_id, segment, row_count, is_final, head, first_us, last_us, previous, key_id, signature)
+ON CONFLICT DO NOTHING"""
+
+
+async def add_rows(session: Session, rows: Sequence[Row]) -> None:
+    """Add rows of any tenant, each once; `session` is one of `Database.audit`. Raises Unusable, Unavailable."""
+    if rows:
+        await _execute(session, _ADD, *zip(*(row.values for row in rows), strict=True), [row.chain for row in rows])
+
+
+async def add_heads(session: Session, heads: Sequence[SignedHead]) -> None:
+    """Add heads of any tenant, each once. Raises Unusable, Unavailable."""
+    if not heads:
+        return
+    rows = [
+        (
+            at.tenant, at.segment, at.rows, at.is_final, at.digest, at.first_us, at.last_us, at.previous, key_id,
+            signature,
+        )
+        for at, key_id, signature in heads
+    ]  # fmt: skip
+    await _execute(session, _ADD_HEADS, *zip(*rows, strict=True))
+
+
+async def add_direct(session: Session, record: Mapping[str, Any], signer: Signer | None) -> None:
+    """Add one row about an act of administration, in the transaction of the act, with a chain and a head of its own.
+
+    `record` is what a spool would hold (kind, id, timestamp, tenant_id, rpc_method, target_kind, target, outcome,
+    arguments, ...); with the source 'command line' or 'system' the actor is ourselves. `session` is one of the admin
+    plane or of `Database.audit`. Raises Unfit for what no row can be made of, Unusable, Unavailable.
+    """
+    segment = f"direct/{record.get('id')}"
+    made = values(record, segment, 1)
+    tenant, ts_us = str(made[PLACE["tenant_id"]]), made[PLACE["ts"]]
+    assert isinstance(ts_us, int)  # noqa: S101 - as `values` makes it
+    chains = Chains(segment)
+    draft = chains.draft()
+    row = Row(made, draft.add(tenant, line(made), ts_us))
+    chains.accept(draft)
+    await add_rows(session, [row])
+    await add_heads(session, [signed(head, signer) for head in chains.heads(final=True)])
+
+
+def signed(head: Head, signer: Signer | None) -> SignedHead:
+    """A head with its signature; without a key there is none, which `verify` tells."""
+    return (
+        SignedHead(head, signer.key_id, signer.sign(head.text()))
+        if signer is not None
+        else SignedHead(head, None, None)
+    )
+
+
+async def _execute(session: Session, statement: str, *parameters: object) -> None:
+    try:
+        await session.execute(statement, *parameters)
+    except _LATER as error:
+        raise Unavailable(type(error).__name__) from None
+    except _REFUSED as error:
+        raise Unusable(type(error).__name__) from None
