@@ -12,15 +12,17 @@ from tests.unit.store.catalogue import facts
 from tests.unit.store.conftest import Connection
 
 TABLES = set(
-    """tenants tenant_members tenant_invitations tenant_usage user session account verification two_factor_auth
+    """api_key_usage usage_writers
+    tenants tenant_members tenant_invitations tenant_usage user session account verification two_factor_auth
     mcp_servers server_tools server_resources server_prompts server_metrics server_health_checks routing_rules api_keys
     enhanced_api_keys api_tokens server_access_control rate_limit_configs rate_limit_violations circuit_breakers
     connection_pools request_queues request_logs audit_logs error_logs security_events system_events performance_alerts
-    data_retention_policies api_key_usage usage_writers materialized_views system_configs feature_flags maintenance_windows system_announcements
+    data_retention_policies materialized_views system_configs feature_flags maintenance_windows system_announcements
     announcement_acknowledgments breaker_orders audit_heads""".split()  # noqa: SIM905
 )
 PARTITIONED = set(
-    """tenant_usage api_key_usage server_metrics server_health_checks rate_limit_violations request_logs audit_logs error_logs
+    """api_key_usage
+    tenant_usage server_metrics server_health_checks rate_limit_violations request_logs audit_logs error_logs
     audit_heads security_events system_events""".split()  # noqa: SIM905
 )
 SILENT = """
