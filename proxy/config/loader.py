@@ -64,6 +64,12 @@ def parse(text: str, file: str, env: Mapping[str, str], base: Path) -> Config:
     return config
 
 
+def document(text: str, env: Mapping[str, str]) -> object:
+    """What is written in `text`, with the place of every key and item, and variables of `env` replaced. Nothing is
+    checked; None when it cannot be read."""
+    return _Reader(env, Report("")).read(text)
+
+
 def _validate(root: Table, named: files.Files, report: Report) -> Config | None:
     try:
         return Config.model_validate(root, context={"base": named.base, "read_secret": named.read_secret})
