@@ -132,7 +132,8 @@ class Journal:
     def _end_slowly(self, begun: tuple[int, bytes] | None, record: bytes, grade: Grade) -> bool:
         if self._written_slowly(record):
             return True
-        if begun is not None and not self._writer.error and self._writer.insist(record, self._bounds.reserve):
+        on_disk = begun is not None and begun[0] < _IN_MEMORY  # an end never stands before its beginning
+        if on_disk and not self._writer.error and self._writer.insist(record, self._bounds.reserve):
             self.written += 1
             return True
         if (begun is not None or grade != "usage") and self._ring.put("", record, end=begun is not None):

@@ -1,0 +1,124 @@
+"""Journals whose process is gone: found, put in order, and held until they are shipped.
+
+Owns what a crash left open. A torn end is cut off: nobody was told that it was written. A request that had begun and
+not ended gets an end that says what is known, which is nothing: outcome `unknown`, reason `crash`, at the time of its
+beginning. Done twice it comes to the same. Everything here blocks, and is called in a thread.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import orjson
+
+from proxy.spool import held, layout, segment
+from proxy.spool.kinds import closed, fields_of, opened
+
+#: Bytes that are looked through at once, and the seconds of rest after them, for the sake of the other threads.
+_PIECE: Final = 256 << 10
+_REST_S: Final = 0.001
+_DAY: Final = len("2026-11-22")
+
+
+class Adopted:
+    """A journal of a process that is gone; nobody else ships it until `release` or `remove`."""
+
+    def __init__(self, holding: held.Held, unknown: int) -> None:
+        self._held = holding
+        #: Requests that the crash had left open.
+        self.unknown = unknown
+
+    @property
+    def path(self) -> Path:
+        """Its folder."""
+        return self._held.path
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._held.path.name
+
+    def segments(self) -> list[int]:
+        """Numbers of its segments, in order."""
+        return layout.segments(self._held.path)
+
+    def release(self) -> None:
+        """Leave it to others."""
+        self._held.release()
+
+    def remove(self) -> None:
+        """All of it was shipped: delete it. Raises OSError."""
+        self._held.remove()
+
+
+def orphans(spool: Path) -> list[Path]:
+    """Journals that nobody holds, the oldest first. Raises OSError."""
+    return [path for path in layout.journals(spool) if not held.is_held(path)]
+
+
+def adopt(path: Path, rest: Callable[[], None] = lambda: time.sleep(_REST_S)) -> Adopted | None:
+    """Take a journal over; None when somebody else has. `rest` is called now and then. Raises OSError."""
+    holding = held.take(path)
+    if holding is None:
+        return None
+    try:
+        return Adopted(holding, 0 if (path / layout.SEALED).exists() else _put_in_order(path, rest))
+    except BaseException:
+        holding.release()
+        raise
+
+
+def _put_in_order(path: Path, rest: Callable[[], None]) -> int:
+    """Returns how many requests were open."""
+    numbers = layout.segments(path)
+    open_requests: dict[str, bytes] = {}
+    end = 0
+    for number in numbers:
+        end = _read_through(layout.segment_path(path, number), open_requests, rest)
+    if numbers:
+        _cut(layout.segment_path(path, numbers[-1]), end)
+    by_day: dict[str, list[bytes]] = {}
+    for intent in open_requests.values():
+        about = fields_of(intent)
+        by_day.setdefault(str(about.get("timestamp"))[:_DAY], []).append(segment.frame(_unknown(about)))
+    for number, day in enumerate(sorted(by_day), numbers[-1] + 1 if numbers else 1):
+        layout.put_file(layout.segment_path(path, number), b"".join(by_day[day]))
+    layout.put_file(path / layout.SEALED, b"")
+    return len(open_requests)
+
+
+def _read_through(path: Path, open_requests: dict[str, bytes], rest: Callable[[], None]) -> int:
+    """Note which requests are open at the end of a segment. Returns where its last whole record ends."""
+    at: int | None = 0
+    end = 0
+    while at is not None:
+        piece = segment.read(path, at, _PIECE)
+        for record in piece.records:
+            begun = opened(record)
+            if begun is not None:
+                open_requests.setdefault(*begun)
+            else:
+                open_requests.pop(closed(record), None)
+        end = piece.offset if piece.records else end
+        at = segment.next_whole(path, piece.offset) if piece.torn else piece.offset if piece.records else None
+        rest()
+    return end
+
+
+def _cut(path: Path, end: int) -> None:
+    if layout.size_of(path) > end:
+        descriptor = os.open(path, os.O_WRONLY)
+        try:
+            os.ftruncate(descriptor, end)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _unknown(intent: dict[str, object]) -> bytes:
+    """The end of a request of which only its beginning is known."""
+    return orjson.dumps({**intent, "kind": "outcome", "outcome": "unknown", "reason": "crash"})

@@ -1,0 +1,76 @@
+"""Who holds a journal."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from proxy.spool import held, layout
+from tests.unit.spool.records import Wall
+
+
+def test_a_new_journal_is_held_by_its_maker_from_the_first_moment(tmp_path: Path) -> None:
+    """Its name says when it began, and is its own."""
+    one, other = held.make(tmp_path / "spool", Wall()), held.make(tmp_path / "spool", Wall())
+    assert one.path != other.path
+    assert one.path.name.startswith("20261122T120000Z-")
+    assert held.take(one.path) is None
+    assert held.is_held(one.path)
+    assert not list((tmp_path / "spool").glob(".new-*"))
+    one.release()
+    other.release()
+
+
+def test_only_one_holds_a_journal(tmp_path: Path) -> None:
+    """Who gives it up lets the next one have it."""
+    maker = held.make(tmp_path, Wall())
+    maker.release()
+    first = held.take(maker.path)
+    assert first is not None
+    assert held.take(maker.path) is None
+    first.release()
+    assert not held.is_held(maker.path)
+
+
+def test_a_journal_that_is_removed_is_nobodys(tmp_path: Path) -> None:
+    """Also for who had opened its lock before."""
+    holding = held.make(tmp_path, Wall())
+    holding.remove()
+    assert held.take(holding.path) is None
+    assert not held.is_held(holding.path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_death_of_the_holder_frees_a_journal(tmp_path: Path) -> None:
+    """The kernel does it, whatever killed the process."""
+    script = (
+        "import sys,time,pathlib,os,signal; from proxy.spool import held\n"
+        "print(held.make(pathlib.Path(sys.argv[1]), time.time).path.name, flush=True)\n"
+        "sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        path = tmp_path / child.stdout.readline().strip()
+        assert held.is_held(path)
+        child.kill()
+        child.wait()
+    assert not held.is_held(path)
+
+
+def test_what_a_crash_left_half_made_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    """What somebody is making just now stays."""
+    (tmp_path / ".new-dead").mkdir()
+    (tmp_path / ".gone-dead").mkdir()
+    layout.segment_path(tmp_path / ".gone-dead", 1).touch()
+    (tmp_path / ".new-alive").mkdir()
+    alive = held.take(tmp_path / ".new-alive", create=True)
+    assert alive is not None
+    journal = held.make(tmp_path, Wall())
+    held.sweep(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == [".new-alive", journal.path.name]
+    alive.release()
+    journal.release()

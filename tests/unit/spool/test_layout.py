@@ -1,0 +1,45 @@
+"""Where things are in a spool."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from proxy.spool import layout
+
+
+def test_an_empty_or_absent_spool_has_nothing(tmp_path: Path) -> None:
+    """Nothing is made by looking."""
+    assert layout.journals(tmp_path / "none") == []
+    assert layout.segments(tmp_path / "none") == []
+    assert layout.bytes_of(tmp_path / "none") == 0
+
+
+def test_segments_are_in_the_order_of_their_numbers_and_all_count(tmp_path: Path) -> None:
+    """The quarantine counts too; what is being made or removed does not."""
+    for name in ("b", "a", ".new-c"):
+        (tmp_path / name).mkdir()
+        for number in (100_000_000, 2, 1):
+            layout.segment_path(tmp_path / name, number).write_bytes(bytes(10))
+        (tmp_path / name / "lock").write_bytes(bytes(10))
+        (tmp_path / name / ".00000009.seg.new").write_bytes(bytes(10))
+    (tmp_path / layout.QUARANTINE).write_bytes(bytes(5))
+    assert [path.name for path in layout.journals(tmp_path)] == ["a", "b"]
+    assert layout.segments(tmp_path / "a") == [1, 2, 100_000_000]
+    assert layout.bytes_of(tmp_path) == 65
+
+
+def test_segments_are_removed_up_to_a_number(tmp_path: Path) -> None:
+    """The end of the journal stays."""
+    for number in (1, 2, 3):
+        layout.segment_path(tmp_path, number).touch()
+    layout.remove_segments(tmp_path, 2)
+    layout.remove_segments(tmp_path, 2)
+    assert layout.segments(tmp_path) == [3]
+
+
+def test_a_small_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    """Nothing else stays behind."""
+    for content in (b"one", b""):
+        layout.put_file(tmp_path / "file", content)
+        assert (tmp_path / "file").read_bytes() == content
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
