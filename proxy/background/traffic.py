@@ -18,6 +18,7 @@ from proxy.background.recent import SLOT_S, Recent
 from proxy.background.sums import OTHER_TOOLS, KeySum, Sum, quantile
 from proxy.identity.principal import Source
 from proxy.identity.records import SYSTEM_TENANT
+from proxy.mcp.methods import METHODS
 
 if TYPE_CHECKING:
     from proxy.background.traffic_rows import TrafficRows
@@ -43,6 +44,9 @@ _GRACE_S: Final = 1.0
 MAX_KEYS: Final = 20_000
 #: How a request ends that failed, whatever its status says; a status of 500 and up is a failure besides.
 FAILED: Final = frozenset(("upstream_error", "upstream_truncated", "timeout", "internal"))
+_LONG_LIVED: Final = frozenset(name for name, method in METHODS.items() if method.long_lived)
+#: Status of a tunnel.
+_UPGRADED: Final = 101
 #: Credentials that have rows.
 _WITH_ROWS: Final = frozenset((Source.KEY, Source.LEGACY_KEY, Source.BEARER))
 _SHARES: Final[Mapping[str, float]] = {"p50_ms": 0.50, "p95_ms": 0.95, "p99_ms": 0.99}
@@ -181,8 +185,8 @@ class Traffic:
                 delta = deltas[key] = Sum()
             own = self._key_sum(who, int(at // 60)) if who.key_id else None
             failed = status >= 500 or outcome in FAILED
-            # a stream that only listens is open for as long as somebody listens
-            bin_number = bin_of(took) if not streamed or method != "GET" else None
+            listens = (streamed or status == _UPGRADED) and _listens(method, envelope)
+            bin_number = bin_of(took) if not listens else None
             for total in (delta,) if own is None else (delta, own):
                 total.requests += 1
                 total.errors += failed
@@ -255,6 +259,11 @@ class Traffic:
         for minute, tenant in [key for key in self._of_tenants if key[0] < before]:
             self._rows.add_tenant(tenant, minute, self._of_tenants.pop((minute, tenant)))
             closed = await _breathe(closed)
+
+
+def _listens(method: str, envelope: Envelope | None) -> bool:
+    """Whether a stream is open for as long as somebody listens: how long says nothing of the server."""
+    return method == "GET" or (envelope is not None and envelope.messages[0].method in _LONG_LIVED)
 
 
 async def _breathe(closed: int) -> int:

@@ -22,7 +22,7 @@ from proxy.background.traffic import quantile_ms
 from proxy.metrics import Family
 from proxy.store import traffic as store
 from proxy.store.learned import Unusable
-from proxy.store.observations import plain
+from proxy.store.observations import patient, plain
 from proxy.store.pool import TooSlow, Unavailable
 from proxy.store.traffic import KeyWindow, Quantity, ServerWindow
 from proxy.store.violations import tenant_of
@@ -176,7 +176,7 @@ class TrafficRows:
         batch = waiting.batch = waiting.batch or self._batch(waiting)
         rows = len(windows) + (len(batch[1]) if batch is not None else 0)
         try:
-            async with database.tenant(tenant) as session:
+            async with patient(database.tenant(tenant)) as session:
                 await store.add_servers(session, self._instance, servers)
                 await store.add_keys(session, self._instance, keys)
                 if batch is not None:
