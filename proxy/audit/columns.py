@@ -8,7 +8,7 @@ known elsewhere.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -112,6 +112,13 @@ _TEXTS: Final = tuple(
     (place, _LONG.get(column.name, _LONGEST)) for place, column in enumerate(COLUMNS) if column.type == "text"
 )
 _JSON: Final = tuple(place for place, column in enumerate(COLUMNS) if column.type == "json")
+#: What values of a column are in Python; str where it is not said.
+_CLASSES: Final[dict[str, type]] = {
+    "timestamptz": int, "integer": int, "smallint": int, "bigint": int, "float8": float, "boolean": bool,
+}  # fmt: skip
+#: Which columns rows have, and of which types: it is always the same few.
+_SHAPES: Final[set[tuple[type, ...]]] = set()
+_MOST_SHAPES: Final = 4096
 _LONGEST_MS: Final = 1e12
 _SHORTEST_MS: Final = 1e-3
 
@@ -149,8 +156,8 @@ def read(raw: bytes) -> dict[str, Any]:
 def values(record: Mapping[str, Any], segment: str, seq: int, plain: bool = False) -> list[Value]:
     """The canonical values of a record, in the order of COLUMNS. Raises Unfit. 5 µs for a call.
 
-    `plain` (see `is_plain`) says that no text needs to be looked at. A value of a type that its column has not is left
-    as it is, for PostgreSQL to refuse.
+    `plain` (see `is_plain`) says that no text needs to be looked at. What a number may be at most is for PostgreSQL to
+    say.
     """
     get = record.get
     arguments, result, reasons, hashed = get("arguments"), get("result"), get("risk_reasons"), get("arguments_hash")
@@ -172,9 +179,21 @@ def values(record: Mapping[str, Any], segment: str, seq: int, plain: bool = Fals
         ]  # fmt: skip
     except (TypeError, AttributeError, ValueError) as error:
         raise Unfit(str(error) if isinstance(error, Unfit) else "a value of a wrong type") from None
+    shape = tuple([value.__class__ for value in made])
+    if shape not in _SHAPES:
+        _check(shape)
     if not plain:
         _mend(made)
     return made
+
+
+def _check(shape: tuple[type, ...]) -> None:
+    """Raise Unfit when a column does not take a value of its type; remember those that are right."""
+    for kind, column in zip(shape, COLUMNS, strict=True):
+        if kind is not type(None) and kind is not _CLASSES.get(column.type, str):
+            raise Unfit(f"a value of a wrong type for {column.name}")
+    if len(_SHAPES) < _MOST_SHAPES:
+        _SHAPES.add(shape)
 
 
 def is_plain(raw: bytes) -> bool:
@@ -296,25 +315,25 @@ def _address6(address: IPv6Address) -> str:
 
 
 def line(made: Iterable[Value], plain: bool = False) -> bytes:
-    """The canonical text of a row, without the end of the line. `plain`: as of `values`."""
-    if plain:
-        texts = [
-            "\\N" if value is None else value if value.__class__ is str else _number(value) for value in made
-        ]  # 2 µs
-    else:
-        texts = [_TEXT_OF.get(value.__class__, _number)(value) for value in made]
+    """The canonical text of a row, without the end of the line. `plain`: as of `values`. 4 µs for a call."""
+    texts = [
+        "\\N" if value is None
+        else (value if plain else escaped(value)) if value.__class__ is str
+        else str(value) if value.__class__ is int
+        else _number(value)
+        for value in made
+    ]  # fmt: skip
     return "\t".join(texts).encode()
 
 
+def escaped(text: Any) -> str:
+    """A text as COPY writes it."""
+    return str(text) if text.isprintable() and "\\" not in text else text.translate(_ESCAPES)
+
+
 def _number(value: Any) -> str:
-    """An integer, float or truth as COPY writes it. Floats are within the bounds of `_ms`, or it is not canonical."""
+    """A float or truth as COPY writes it. Floats are within the bounds of `_ms`, or it is not canonical."""
     if value.__class__ is float:
         text = repr(value)
         return text[:-2] if text.endswith(".0") else text
     return "t" if value is True else "f" if value is False else str(value)
-
-
-_TEXT_OF: Final[dict[type, Callable[[Any], str]]] = {
-    str: lambda text: text.translate(_ESCAPES),
-    type(None): lambda _: "\\N",
-}

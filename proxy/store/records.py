@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import asyncpg
+import orjson
 
 from proxy.audit.chain import Chains, Head
 from proxy.audit.columns import COLUMNS, NAMES, PLACE, Unfit, Value, line, values
@@ -41,9 +42,11 @@ class Unusable(Exception):
 class Row(NamedTuple):
     """One row of `audit_logs`; of an outcome or a refusal, one of `request_logs`, too."""
 
-    values: list[Value]
-    """As `columns.values` makes them."""
+    line: bytes
+    """The canonical text, which was hashed."""
     chain: bytes
+    values: list[Value] | None = None
+    """What the line says, when it has escapes; None when it has none (`columns.is_plain`)."""
 
 
 class SignedHead(NamedTuple):
@@ -54,15 +57,15 @@ class SignedHead(NamedTuple):
     signature: bytes | None
 
 
-#: Types that values are sent in; those that asyncpg takes long for are made by PostgreSQL.
-_SENT: Final = {"timestamptz": "bigint", "inet": "text", "bytea": "text"}
+#: How a column is made of its canonical text; where nothing is said, by its type.
 _MADE: Final = {
-    "timestamptz": "timestamptz 'epoch' + n.{0} * interval '1 microsecond'",
-    "inet": "n.{0}::inet",
-    "bytea": "decode(n.{0}, 'hex')",
+    "text": "f[{0}]",
+    "timestamptz": "timestamptz 'epoch' + f[{0}]::bigint * interval '1 microsecond'",
+    "bytea": "decode(f[{0}], 'hex')",
 }
-_PARAMETERS: Final = ", ".join(
-    f"${place}::{_SENT.get(column.type, column.type)}[]" for place, column in enumerate(COLUMNS, 1)
+_COLUMNS: Final = ", ".join(
+    f"{_MADE.get(column.type, 'f[{0}]::' + column.type).format(place)} AS {column.name}"
+    for place, column in enumerate(COLUMNS, 1)
 )
 #: Columns of `request_logs` and what they are made from, of the columns of `audit_logs`.
 _OF_REQUEST: Final = {
@@ -75,10 +78,13 @@ _OF_REQUEST: Final = {
     "reason": "reason", "duration_ms": "coalesce(duration_ms, 0)", "upstream_ms": "first_byte_ms",
     "bytes_in": "coalesce(bytes_in, 0)", "bytes_out": "coalesce(bytes_out, 0)", "instance": "instance",
 }  # fmt: skip
-#: One statement for both tables, as the second needs nothing that the first has not.
+#: One statement for both tables, as the second needs nothing that the first has not. Rows come as the lines that were
+#: hashed ($1), or as JSON arrays ($2): an array for each column takes both sides half as long again.
 _ADD: Final = f"""/* records.add */ WITH rows AS (
-    SELECT {", ".join(_MADE.get(c.type, "n.{0}").format(c.name) + f" AS {c.name}" for c in COLUMNS)}, n.chain
-    FROM unnest({_PARAMETERS}, ${len(COLUMNS) + 1}::bytea[]) AS n ({", ".join(NAMES)}, chain)
+    SELECT {_COLUMNS}, decode(f[{len(COLUMNS) + 1}], 'hex') AS chain FROM (
+        SELECT string_to_array(l, E'\t', '\\N') FROM unnest(string_to_array($1::text, E'\n')) AS l
+        UNION ALL SELECT ARRAY(SELECT json_array_elements_text(j)) FROM unnest($2::json[]) AS j
+    ) AS n (f)
 ), audited AS (
     INSERT INTO audit_logs ({", ".join(NAMES)}, chain) SELECT * FROM rows ON CONFLICT DO NOTHING
 )
@@ -97,7 +103,9 @@ ON CONFLICT DO NOTHING"""
 async def add_rows(session: Session, rows: Sequence[Row]) -> None:
     """Add rows of any tenant, each once; `session` is one of `Database.audit`. Raises Unusable, Unavailable."""
     if rows:
-        await _execute(session, _ADD, *zip(*(row.values for row in rows), strict=True), [row.chain for row in rows])
+        lines = b"\n".join([line + b"\t" + chain.hex().encode() for line, chain, values in rows if values is None])
+        others = [orjson.dumps([*values, chain.hex()]).decode() for _, chain, values in rows if values is not None]
+        await _execute(session, _ADD, lines.decode(), others)
 
 
 async def add_heads(session: Session, heads: Sequence[SignedHead]) -> None:
@@ -127,7 +135,8 @@ async def add_direct(session: Session, record: Mapping[str, Any], signer: Signer
     assert isinstance(ts_us, int)  # noqa: S101 - as `values` makes it
     chains = Chains(segment)
     draft = chains.draft()
-    row = Row(made, draft.add(tenant, line(made), ts_us))
+    text = line(made)
+    row = Row(text, draft.add(tenant, text, ts_us), made)
     chains.accept(draft)
     await add_rows(session, [row])
     await add_heads(session, [signed(head, signer) for head in chains.heads(final=True)])

@@ -52,10 +52,12 @@ def rows_of(found: list[dict[str, Any]], segment: str = "j/1") -> list[records.R
     made = []
     for each in found:
         tenant = columns.tenant_of(each)
-        values = columns.values(each, segment, draft.at(tenant).rows + 1)
+        values = columns.values(each, segment, draft.at(tenant).rows + 1, columns.is_plain(orjson.dumps(each)))
         ts = values[columns.PLACE["ts"]]
         assert isinstance(ts, int)
-        made.append(records.Row(values, draft.add(tenant, columns.line(values), ts)))
+        plain = columns.is_plain(orjson.dumps(each))
+        text = columns.line(values, plain)
+        made.append(records.Row(text, draft.add(tenant, text, ts), None if plain else values))
     return made
 
 
@@ -83,7 +85,7 @@ def test_the_line_that_is_hashed_is_the_one_that_postgresql_writes(shared: str, 
         rows = rows_of([columns.read(orjson.dumps(each)) for each in found])
         async with opened(shared, statement_s=10.0) as database, database.audit() as session:
             await records.add_rows(session, rows)
-        assert sorted(await copied(owner_dsn(shared))) == sorted(columns.line(row.values) for row in rows)
+        assert sorted(await copied(owner_dsn(shared))) == sorted(row.line for row in rows)
 
     asyncio.run(check())
 
@@ -175,8 +177,7 @@ async def test_without_a_key_a_head_has_no_signature(place: tuple[Database, str]
 
 @pytest.mark.parametrize(
     "spoilt",
-    [{"status": 70_000}, {"bytes_in": "many"}, {"kind": "rumour"}, {"arguments_hash": "0x"}, {"target": 5},
-     {"bytes_in": -(2**70)}, {"streamed": 1}],
+    [{"status": 70_000}, {"kind": "rumour"}, {"arguments_hash": "0x"}, {"bytes_in": -1}],
     ids=str,
 )  # fmt: skip
 async def test_a_row_that_no_table_takes_is_told_from_a_database_that_is_away(
