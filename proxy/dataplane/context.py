@@ -12,6 +12,7 @@ from proxy.identity.principal import anonymous
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from proxy.config.record import AuditGrade
     from proxy.dataplane.affinity import Session
     from proxy.dataplane.attempt import Attempt
     from proxy.dataplane.conditions import Condition
@@ -109,8 +110,8 @@ class RequestContext:
         self.span_id = ""
         self.risk: str | None = None
         self.risk_reasons: Sequence[str] = ()
-        #: What becomes of it when it cannot be recorded; '' while that is not known.
-        self.grade = ""
+        #: What becomes of it when it cannot be recorded; None while that is not known.
+        self.grade: AuditGrade | None = None
         #: It was sent, after its intent was written where that is wanted.
         self.intended = False
         #: What was told of it then, as JSON without braces.

@@ -4,8 +4,8 @@ Owns the fields, their names and that none shows a secret: no query, no header b
 argument of a call. `docs/operations.md` lists them. What a request was decided on was checked before; here it is only
 made safe to print. Absent is null, so that every line has one shape.
 
-A request tells the same things of itself when it is sent and when it is over, so those are written down once (`known`)
-and repeated; what is the same for all requests of a principal is kept even longer.
+A request tells the same things of itself when it is sent and when it is over, so those are put into words once
+(`known`); and most of them are those of the request before, so they are kept for a while.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _TARGET_CHARS: Final = 128
 _DETAIL_CHARS: Final = 200
 #: Messages of a batch that are named.
 _MOST_NAMED: Final = 8
-#: Principals and sessions that are remembered.
-_MOST_KEPT: Final = 10_000
+#: Kinds of requests whose words are kept: 4 MiB or so.
+_MOST_KEPT: Final = 8192
 _UTC: Final = orjson.OPT_UTC_Z
 
 
@@ -42,18 +42,92 @@ class Facts:
     def __init__(self, instance: str = "") -> None:
         """`instance` is the name of this process in the rows of PostgreSQL."""
         self._instance = instance
-        #: By the identity of the object, which is held so that it stays the same.
-        self._principals: dict[int, tuple[Principal, bytes]] = {}
-        self._digests: dict[str, str] = {}
+        #: What requests that are alike tell of themselves, by what makes them alike.
+        self._alike: dict[tuple[object, ...], bytes] = {}
+        #: Keeps the principals, so that their identities in these keys stay theirs.
+        self._principals: dict[int, Principal] = {}
+        #: What is told of servers.
+        self._servers: dict[tuple[str, str], bytes] = {}
 
     def known(self, ctx: RequestContext) -> bytes:
         """What is known before it is sent, without braces."""
-        head, message, envelope, session = ctx.head, ctx.message, ctx.envelope, ctx.session
-        agent = ctx.fields.get("user-agent")
+        envelope = ctx.envelope
+        alike = self._tell(ctx) if envelope is not None and envelope.batch else self._like_others(ctx)
+        if ctx.trace_id or ctx.limited_s or ctx.risk_reasons or not ctx.id:
+            return b"%b,%b" % (_details(ctx), alike)
+        auth_us = int(ctx.authenticated_s * 1e6)
+        return b'"id":"%b",%b"risk":%b,"auth_ms":%d.%03d,%b' % (
+            ctx.id.encode(), _NO_DETAILS, _RISKS[ctx.risk], auth_us // 1000, auth_us % 1000, alike
+        )  # fmt: skip
+
+    def intent(self, ctx: RequestContext, upstream: Upstream, known: bytes) -> bytes:
+        """The record of a call that is about to be sent to `upstream`."""
+        about = orjson.dumps(
+            {"timestamp": datetime.now(UTC), "bytes_in": len(ctx.body) if ctx.body is not None else 0}, option=_UTC
+        )
+        if ctx.content:
+            about = b"%b,%b" % (about[:-1], orjson.dumps(dict(ctx.content))[1:])
+        return b'%b,"kind":"intent",%b,%b}' % (about[:-1], self._server(upstream), known)
+
+    def ending(self, ctx: RequestContext, outcome: str, duration_s: float, known: bytes) -> bytes:
+        """The record of a request that is over, which is its log line too."""
         about = orjson.dumps(
             {
-                "id": ctx.id or None,
-                "method": head.method,
+                "timestamp": datetime.now(UTC),
+                "status": ctx.status or CLIENT_GONE,
+                "outcome": outcome,
+                "duration_ms": int(duration_s * 1e6) / 1e3,  # round() takes 0.15 us more
+                "first_byte_ms": int((ctx.first_byte_at - ctx.started_at) * 1e6) / 1e3 if ctx.first_byte_at else None,
+                "queue_ms": int(ctx.queued_s * 1e6) / 1e3 if ctx.queued_s else None,
+                "connect_ms": int(ctx.connected_s * 1e6) / 1e3 if ctx.connected_s else None,
+                "bytes_in": ctx.bytes_in,
+                "bytes_out": ctx.bytes_out,
+                "streamed": ctx.streaming,
+                "tries": ctx.tries,
+            },
+            option=_UTC,
+        )
+        return b"%b,%b,%b,%b,%b}\n" % (
+            about[:-1], _SENT if ctx.intended else _NOT_SENT,
+            self._server(ctx.upstream) if ctx.upstream is not None else _NO_SERVER,
+            _why(ctx) if ctx.refusal is not None or ctx.shadowed else _NO_REASON, known,
+        )  # fmt: skip
+
+    def _server(self, upstream: Upstream) -> bytes:
+        key = (upstream.name, upstream.place.id)
+        server = self._servers.get(key)
+        if server is None:
+            if len(self._servers) >= _MOST_KEPT:
+                self._servers.clear()
+            server = orjson.dumps({"server": upstream.name, "server_id": upstream.place.id or None})[1:-1]
+            self._servers[key] = server
+        return server
+
+    def _like_others(self, ctx: RequestContext) -> bytes:
+        message, envelope, session, principal = ctx.message, ctx.envelope, ctx.session, ctx.principal
+        key = (
+            ctx.head.method, ctx.path, ctx.route.name if ctx.route is not None else None,
+            message.method if message is not None else None, message.target if message is not None else None,
+            envelope.modern if envelope is not None else None, ctx.revision, ctx.client_ip,
+            session.upstream_id if session is not None else None, ctx.fields.get("user-agent"), id(principal),
+            ctx.snapshot.generation,
+        )  # fmt: skip
+        alike = self._alike.get(key)
+        if alike is None or self._principals.get(id(principal)) is not principal:
+            if len(self._alike) >= _MOST_KEPT:
+                self._alike.clear()
+                self._principals.clear()
+            alike = self._alike[key] = self._tell(ctx)
+            self._principals[id(principal)] = principal
+        return alike
+
+    def _tell(self, ctx: RequestContext) -> bytes:
+        """What requests that are alike have in common, without braces."""
+        message, envelope, session, principal = ctx.message, ctx.envelope, ctx.session, ctx.principal
+        agent = ctx.fields.get("user-agent")
+        return orjson.dumps(
+            {
+                "method": ctx.head.method,
                 "path": printable(ctx.path, _PATH_CHARS),
                 "route": ctx.route.name if ctx.route is not None else None,
                 "rpc_method": (printable(message.method, _TARGET_CHARS) or None) if message is not None else None,
@@ -63,89 +137,59 @@ class Facts:
                 "era": ("modern" if envelope.modern else "legacy") if envelope is not None else None,
                 "revision": printable(ctx.revision, _TARGET_CHARS) or None,
                 "client": ctx.client_ip,
-                "session": self._digest(session.upstream_id) if session is not None else None,
+                "session": _digest(session.upstream_id) if session is not None else None,
                 "user_agent": printable(agent, _TARGET_CHARS) if agent else None,
-                "trace_id": ctx.trace_id or None,
-                "span_id": ctx.span_id or None,
-                "risk": ctx.risk,
-                "risk_reasons": ctx.risk_reasons or None,
-                "auth_ms": _ms(ctx.authenticated_s),
-                "limit_ms": _ms(ctx.limited_s),
                 "generation": ctx.snapshot.generation,
+                "tenant": principal.tenant_slug or None,
+                "tenant_id": principal.tenant or None,
+                "principal": principal.id or None,
+                "key_id": principal.key_id or None,
+                "user_id": principal.user or None,
+                "impersonator": principal.impersonator or None,
+                "source": principal.source.value,
+                "instance": self._instance or None,
             }
-        )  # fmt: skip
-        return b"%b,%b" % (about[1:-1], self._principal(ctx.principal))
+        )[1:-1]
 
-    def intent(self, ctx: RequestContext, upstream: Upstream, known: bytes) -> bytes:
-        """The record of a call that is about to be sent to `upstream`."""
-        about = orjson.dumps(
-            {
-                "timestamp": datetime.now(UTC), "kind": "intent", "server": upstream.name,
-                "server_id": upstream.place.id or None, "bytes_in": len(ctx.body) if ctx.body is not None else 0,
-                **ctx.content,
-            }, option=_UTC,
-        )  # fmt: skip
-        return b"%b,%b}" % (about[:-1], known)
 
-    def ending(self, ctx: RequestContext, outcome: str, duration_s: float, known: bytes) -> bytes:
-        """The record of a request that is over, which is its log line too."""
-        upstream, refusal = ctx.upstream, ctx.refusal
-        first_byte_s = ctx.first_byte_at - ctx.started_at if ctx.first_byte_at else 0.0
-        about = orjson.dumps(
-            {
-                "timestamp": datetime.now(UTC),
-                "level": "info",
-                "event": "request",
-                "kind": "outcome" if ctx.intended else "denied",
-                "server": upstream.name if upstream is not None else None,
-                "server_id": (upstream.place.id or None) if upstream is not None else None,
-                "status": ctx.status or CLIENT_GONE,
-                "outcome": outcome,
-                "reason": refusal.reason if refusal is not None else None,
-                "error_code": refusal.code if refusal is not None else None,
-                "detail": (printable(refusal.detail, _DETAIL_CHARS) or None) if refusal is not None else None,
-                "shadowed": list(ctx.shadowed) or None,
-                "duration_ms": int(duration_s * 1e6) / 1e3,  # round() takes 0.15 us more
-                "first_byte_ms": _ms(first_byte_s),
-                "queue_ms": _ms(ctx.queued_s),
-                "connect_ms": _ms(ctx.connected_s),
-                "bytes_in": ctx.bytes_in,
-                "bytes_out": ctx.bytes_out,
-                "streamed": ctx.streaming,
-                "tries": ctx.tries,
-            },
-            option=_UTC,
-        )
-        return b"%b,%b}\n" % (about[:-1], known)
+def _why(ctx: RequestContext) -> bytes:
+    """Why it was refused, or would have been, without braces."""
+    refusal = ctx.refusal
+    return orjson.dumps(
+        {
+            "reason": refusal.reason if refusal is not None else None,
+            "error_code": refusal.code if refusal is not None else None,
+            "detail": (printable(refusal.detail, _DETAIL_CHARS) or None) if refusal is not None else None,
+            "shadowed": list(ctx.shadowed) or None,
+        }
+    )[1:-1]
 
-    def _principal(self, principal: Principal) -> bytes:
-        """What is the same for everything that it asks, without braces."""
-        kept = self._principals.get(id(principal))
-        if kept is not None and kept[0] is principal:
-            return kept[1]
-        if len(self._principals) >= _MOST_KEPT:
-            self._principals.clear()
-        about = orjson.dumps(
-            {
-                "tenant": principal.tenant_slug or None, "tenant_id": principal.tenant or None,
-                "principal": principal.id or None, "key_id": principal.key_id or None,
-                "user_id": principal.user or None, "impersonator": principal.impersonator or None,
-                "source": principal.source.value, "instance": self._instance or None,
-            }
-        )[1:-1]  # fmt: skip
-        self._principals[id(principal)] = (principal, about)
-        return about
 
-    def _digest(self, session_id: str) -> str:
-        """Names a session without being of use to whoever reads it."""
-        digest = self._digests.get(session_id)
-        if digest is None:
-            if len(self._digests) >= _MOST_KEPT:
-                self._digests.clear()
-            digest = self._digests[session_id] = blake2b(
-                session_id.encode(errors="backslashreplace"), digest_size=8
-            ).hexdigest()
-        return digest
+def _details(ctx: RequestContext) -> bytes:
+    """What most requests do not have, without braces."""
+    return orjson.dumps(
+        {
+            "id": ctx.id or None, "trace_id": ctx.trace_id or None, "span_id": ctx.span_id or None,
+            "limit_ms": int(ctx.limited_s * 1e6) / 1e3 if ctx.limited_s else None,
+            "risk_reasons": ctx.risk_reasons or None, "risk": ctx.risk,
+            "auth_ms": int(ctx.authenticated_s * 1e6) / 1e3,
+        }
+    )[1:-1]  # fmt: skip
+
+
+#: The same of a request that has none of it.
+_NO_DETAILS: Final = b'"trace_id":null,"span_id":null,"limit_ms":null,"risk_reasons":null,'
+_RISKS: Final = {risk: orjson.dumps(risk) for risk in (None, "low", "medium", "high", "critical")}
+_SENT: Final = b'"level":"info","event":"request","kind":"outcome"'
+_NOT_SENT: Final = b'"level":"info","event":"request","kind":"denied"'
+_NO_SERVER: Final = b'"server":null,"server_id":null'
+#: The same of a request that nobody refused.
+_NO_REASON: Final = b'"reason":null,"error_code":null,"detail":null,"shadowed":null'
+
+
+def _digest(session_id: str) -> str:
+    """Names a session without being of use to whoever reads it."""
+    return blake2b(session_id.encode(errors="backslashreplace"), digest_size=8).hexdigest()
 
 
 def refused_early(refusal_reason: str, detail: str, status: int, peer: str) -> dict[str, object]:
@@ -155,11 +199,6 @@ def refused_early(refusal_reason: str, detail: str, status: int, peer: str) -> d
         "status": status, "outcome": "refused", "reason": refusal_reason,
         "detail": printable(detail, _DETAIL_CHARS) or None, "client": peer,
     }  # fmt: skip
-
-
-def _ms(seconds: float) -> float | None:
-    """Milliseconds, in whole microseconds; null for nothing."""
-    return int(seconds * 1e6) / 1e3 if seconds else None
 
 
 def _target(message: Message, envelope: Envelope | None) -> str | None:

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
-from proxy.config.record import Record
+from proxy.config.record import AuditGrade, Record
 from proxy.dataplane.facts import Facts, refused_early
 from proxy.errors import Blocked, InternalError, Unrecorded, UpstreamTimeout
 from proxy.log import logger
 
 if TYPE_CHECKING:
     from proxy.dataplane.context import RequestContext
+    from proxy.dataplane.tally import Tally
     from proxy.dataplane.upstream import Upstream
     from proxy.dataplane.usage import Usage
     from proxy.errors import Refusal
@@ -30,18 +31,22 @@ _DISK_S: Final = 2.0
 _STRICTNESS: Final = {"off": 0, "usage": 1, "standard": 2, "strict": 3}
 
 
+Kept = Literal["usage", "standard", "strict"]
+"""The grades of what is recorded."""
+
+
 class Journal(Protocol):
     """Where records go; `spool.journal.Journal` is one."""
 
-    def begin(self, id: str, record: bytes, grade: str) -> bool:
+    def begin(self, key: str, record: bytes, grade: Kept) -> bool:
         """Keep the intent of a call; False: the call must not be sent."""
         ...
 
-    def end(self, id: str, record: bytes, grade: str) -> bool:
+    def end(self, key: str, record: bytes, grade: Kept) -> bool:
         """Keep the outcome of one that was begun."""
         ...
 
-    def append(self, record: bytes, grade: str, tenant: str) -> bool:
+    def append(self, record: bytes, grade: Kept, tenant: str) -> bool:
         """Keep another record."""
         ...
 
@@ -73,6 +78,8 @@ class Recorder:
         self.new_id: Callable[[], str] = str
         #: Where records go; None: nowhere.
         self.journal: Journal | None = None
+        #: Sums up traffic.
+        self.tally: Tally | None = None
 
     def begin(self, ctx: RequestContext) -> None:
         """A request begins; `record` follows in any case."""
@@ -81,7 +88,8 @@ class Recorder:
     def intend(self, ctx: RequestContext, upstream: Upstream) -> bool:
         """A call is about to be sent to `upstream`. Returns whether `durable` must come first. Raises Unrecorded."""
         journal = self.journal
-        grade = ctx.grade = self._grade(ctx) if journal is not None else "off"
+        grade: AuditGrade = self._grade(ctx) if journal is not None else "off"
+        ctx.grade = grade
         if journal is None or grade == "off":
             ctx.intended = True
             return False
@@ -132,6 +140,8 @@ class Recorder:
             self._metrics.refused(refusal.reason)
         if self._usage is not None:
             self._usage.count(ctx, now)
+        if self.tally is not None:
+            self.tally.count(ctx, outcome, duration_s)
         if not self.enabled and self.journal is None:
             return
         line = self._facts.ending(ctx, outcome, duration_s, ctx.known or self._facts.known(ctx))
@@ -151,11 +161,11 @@ class Recorder:
         else:  # a stranger's refusals never take the room of calls
             journal.append(line, grade if ctx.principal.id else "usage", tenant)
 
-    def _grade(self, ctx: RequestContext) -> str:
+    def _grade(self, ctx: RequestContext) -> AuditGrade:
         """That of the route, else of the tenant, else of all. A tenant's own routes can only be stricter."""
         config, route = self.config, ctx.route
-        grade: str = config.tenants.get(ctx.principal.tenant_slug, config.audit) if config.tenants else config.audit
-        if route is None or not route.audit:
+        grade = config.tenants.get(ctx.principal.tenant_slug, config.audit) if config.tenants else config.audit
+        if route is None or route.audit is None:
             return grade
         if ctx.routing is ctx.snapshot.shared or _STRICTNESS[route.audit] > _STRICTNESS[grade]:
             return route.audit

@@ -19,6 +19,7 @@ from proxy.dataplane.route_tree import Entry, Node, grow
 
 if TYPE_CHECKING:
     from proxy.config.models import Route
+    from proxy.config.record import AuditGrade
     from proxy.dataplane.upstream import Upstream
 
 __all__ = ["CompiledRoute", "Router", "Traits"]
@@ -63,8 +64,8 @@ class CompiledRoute:
         self.sealed = True
         #: Server that gets copies, and the share of the requests in percent.
         self.mirror: tuple[Upstream, float] | None = None
-        #: What becomes of its calls when they cannot be recorded; '' for what their tenant has.
-        self.audit = ""
+        #: What becomes of its calls when they cannot be recorded; None: what their tenant has.
+        self.audit: AuditGrade | None = None
         #: What the key of `selection.pick` is made of; None: the key is ''.
         self.affinity: Affinity | None = None
 
@@ -82,7 +83,7 @@ class CompiledRoute:
         route.mirror = (upstreams[config.mirror.server], config.mirror.percent) if config.mirror else None
         route.affinity = affinity
         route.retry = config.retry
-        route.audit = config.audit or ""
+        route.audit = config.audit
         return route
 
     @classmethod

@@ -14,17 +14,18 @@ from uuid import UUID
 _COUNTER_BITS: Final = 12
 _RANDOM_BITS: Final = 62
 _RANDOM_BYTES: Final = 10
-#: Random bytes fetched at a time for `text`, and hex digits that each identity takes of them.
-_STOCK_BYTES: Final = 4096
-_DIGITS: Final = 19
-#: The first digit of the tail: two bits are the variant (RFC 9562 section 4.1).
+_COUNTER: Final = (1 << _COUNTER_BITS) - 1
+_HALF_COUNTER: Final = _COUNTER >> 1
+#: Random ends that `text` makes at a time, 0.1 ms, and bytes of each.
+_STOCK: Final = 256
+_TAIL_BYTES: Final = 8
 _VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
 class RecordIds:
     """Makes identities; one maker for each process or purpose."""
 
-    __slots__ = ("_entropy", "_last", "_stock", "_taken", "_wall")
+    __slots__ = ("_entropy", "_head", "_last", "_ms", "_tails", "_wall")
 
     def __init__(self, wall: Callable[[], float], entropy: Callable[[int], bytes]) -> None:
         """`wall`: seconds since 1970; `entropy`: so many random bytes."""
@@ -32,9 +33,10 @@ class RecordIds:
         self._entropy = entropy
         #: Milliseconds and counter of the last one, as one number.
         self._last = 0
-        #: Random hex digits, and how many of them are used.
-        self._stock = ""
-        self._taken = 0
+        #: Of `text`: the millisecond of the last one, its digits, and random ends.
+        self._ms = -1
+        self._head = ""
+        self._tails: list[str] = []
 
     def new(self) -> UUID:
         """One more, larger than all before."""
@@ -46,14 +48,22 @@ class RecordIds:
         return UUID(int=ms << 80 | 0x7 << 76 | counter << 64 | 0b10 << _RANDOM_BITS | tail)
 
     def text(self) -> str:
-        """One more, as text: 0.7 us instead of the 2.4 of `str(new())`, since every request has one."""
-        at, stock = self._taken, self._stock
-        if at + _DIGITS > len(stock):
-            at, stock = 0, self._entropy(_STOCK_BYTES).hex()
-            self._stock = stock
-        self._taken = at + _DIGITS
-        start = int(stock[at : at + 3], 16) >> 1
-        self._last = max(int(self._wall() * 1e3) << _COUNTER_BITS | start, self._last + 1)
-        head = f"{self._last:015x}"
-        tail = stock[at + 3 : at + _DIGITS]
-        return f"{head[:8]}-{head[8:12]}-7{head[12:]}-{_VARIANT[tail[0]]}{tail[1:4]}-{tail[4:]}"
+        """One more, as text: a fifth of what `str(new())` takes, since every request has one."""
+        if not self._tails:
+            self._tails = _tails(self._entropy(_STOCK * _TAIL_BYTES).hex())
+        last = self._last + 1
+        now = int(self._wall() * 1e3) << _COUNTER_BITS
+        if now > last:
+            last = now | self._last & _HALF_COUNTER  # begins anew somewhere in its lower half
+        self._last = last
+        if last >> _COUNTER_BITS != self._ms:
+            self._ms = last >> _COUNTER_BITS
+            digits = f"{self._ms:012x}"
+            self._head = f"{digits[:8]}-{digits[8:]}-7"
+        return f"{self._head}{last & _COUNTER:03x}-{self._tails.pop()}"
+
+
+def _tails(digits: str) -> list[str]:
+    """The last two groups of identities, made of random hex digits; two bits are the variant (section 4.1)."""
+    each = range(0, len(digits), 2 * _TAIL_BYTES)
+    return [f"{_VARIANT[digits[at]]}{digits[at + 1 : at + 4]}-{digits[at + 4 : at + 16]}" for at in each]

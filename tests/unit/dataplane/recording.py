@@ -77,7 +77,7 @@ def answered(desk: Desk, status: int = 200) -> RequestContext:
     ctx.upstream = cast(
         Any, SimpleNamespace(name="github", metrics=desk.metrics.server("github"), place=Server("github"))
     )
-    ctx.route = cast(Any, SimpleNamespace(name="search-canary", audit=""))
+    ctx.route = cast(Any, SimpleNamespace(name="search-canary", audit=None))
     ctx.status, ctx.tries, ctx.bytes_in, ctx.bytes_out, ctx.first_byte_at = status, 1, 345, 4567, 100.25
     ctx.intended = True
     return ctx

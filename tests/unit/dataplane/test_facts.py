@@ -6,10 +6,14 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from proxy.errors import Forbidden
+from proxy.mcp.envelope import Envelope, Kind, Message
+from proxy.mcp.methods import Access
 from proxy.metrics import OUTCOMES
 from tests.unit.dataplane.recording import Desk, answered, carries, request
 
@@ -27,7 +31,7 @@ def test_a_line_tells_the_whole_story_of_a_request() -> None:
         "streamed": False, "tries": 1, "id": None, "method": "POST", "path": "/github/mcp", "route": "search-canary",
         "rpc_method": "tools/call", "target": "search_code", "target_kind": "tool", "messages": 1, "era": "legacy",
         "revision": "2025-11-25", "client": "192.0.2.7", "session": None, "user_agent": None, "trace_id": None,
-        "span_id": None, "risk": None, "risk_reasons": None, "auth_ms": None, "limit_ms": None, "generation": 3,
+        "span_id": None, "risk": None, "risk_reasons": None, "auth_ms": 0.0, "limit_ms": None, "generation": 3,
         "tenant": None, "tenant_id": None, "principal": None, "key_id": None, "user_id": None, "impersonator": None,
         "source": "anonymous", "instance": None,
     }  # fmt: skip
@@ -141,3 +145,74 @@ def test_control_characters_are_escaped(text: str) -> None:
     carries(ctx, "tools/call", "tool", text)
     desk.record(ctx)
     assert desk.lines.only()["target"].isprintable()
+
+
+def parts_of_a_line() -> st.SearchStrategy[dict[str, object]]:
+    """What a request may or may not have."""
+    text = st.text(max_size=40)
+    return st.fixed_dictionaries(
+        {
+            "id": st.sampled_from(("", "018f0000-0000-7000-8000-000000000001")),
+            "trace_id": st.sampled_from(("", "a" * 32)),
+            "risk": st.sampled_from((None, "low", "critical")), "risk_reasons": st.sampled_from(((), ("denied",))),
+            "limited_s": st.sampled_from((0.0, 0.0123)), "authenticated_s": st.floats(0, 100),
+            "shadowed": st.sampled_from(((), ("a rule",))), "revision": text, "client_ip": st.just("192.0.2.1"),
+        }
+    )  # fmt: skip
+
+
+@settings(deadline=None)
+@given(parts_of_a_line(), st.booleans(), st.booleans())
+def test_every_line_has_the_same_fields(parts: dict[str, object], refused: bool, batch: bool) -> None:
+    """Whichever way it was put together, and again for a request that is alike."""
+    desk, lines = Desk(), []
+    for _ in range(2):
+        ctx = answered(desk)
+        for name, value in parts.items():
+            setattr(ctx, name, value)
+        if refused:
+            ctx.refusal = Forbidden("why")
+        if batch:
+            assert ctx.envelope is not None
+            ctx.envelope.batch = True
+        desk.record(ctx)
+        lines.append(orjson.loads(desk.lines.written[-1]))
+    first, second = lines
+    assert desk.metrics.record_failures == 0
+    plain = Desk()
+    plain.record(answered(plain))
+    assert set(first) == set(plain.lines.only())
+    assert {**first, "timestamp": ""} == {**second, "timestamp": ""}
+    assert [first[name] or None for name in ("id", "trace_id", "risk")] == [
+        parts[n] or None for n in ("id", "trace_id", "risk")
+    ]
+    assert first["auth_ms"] == pytest.approx(float(str(parts["authenticated_s"])) * 1e3, abs=1e-3)
+    assert (first["reason"], first["error_code"]) == (("forbidden", 403) if refused else (None, None))
+
+
+def test_a_batch_names_what_each_message_asks() -> None:
+    """The first may be harmless."""
+    desk = Desk()
+    ctx = answered(desk)
+    calls = [Message(Kind.REQUEST, "tools/call", number, Access.EXECUTE, "tool", f"t{number}") for number in range(10)]
+    ctx.envelope = Envelope((Message(Kind.NOTIFICATION, "ping", None, Access.SESSION, "", ""), *calls), True, False, "")
+    ctx.message = ctx.envelope.first
+    desk.record(ctx)
+    named = "ping; " + "; ".join(f"tools/call t{number}" for number in range(7)) + "; and 3 more"
+    assert desk.lines.only()["target"] == named
+
+
+def test_requests_that_are_alike_but_for_one_thing_are_not_told_alike() -> None:
+    """Whatever is kept from the request before, only what is the same is repeated."""
+    desk = Desk()
+    desk.record(answered(desk))
+    for change in ("path", "revision", "client_ip"):
+        ctx = answered(desk)
+        setattr(ctx, change, "other")
+        desk.record(ctx)
+    other = answered(desk)
+    other.principal = replace(other.principal, id="user:2")
+    desk.record(other)
+    lines = [orjson.loads(line) for line in desk.lines.written]
+    told = [(line["path"], line["revision"], line["client"], line["principal"]) for line in lines]
+    assert len(set(told)) == len(told) == 5

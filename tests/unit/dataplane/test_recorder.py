@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any, cast
 
 import orjson
 import pytest
 
 from proxy.batched_stream import BatchedStream
+from proxy.config.record import Record
+from proxy.dataplane.context import RequestContext
 from proxy.dataplane.recorder import Recorder
 from proxy.errors import (
     BadRequest,
+    Blocked,
     ConnectFailed,
     Forbidden,
     InternalError,
     NoRoute,
     PoolExhausted,
     Refusal,
+    Unrecorded,
     UpstreamFailed,
     UpstreamTimeout,
 )
@@ -168,3 +173,150 @@ def test_the_access_line_survives_a_real_stream(tmp_path: Any) -> None:
     lines = path.read_bytes().splitlines()
     assert [orjson.loads(line)["path"] for line in lines] == [f"/{number}" for number in range(500)]
     assert stream.dropped == 0
+
+
+class Pages:
+    """A journal in memory, which may be full."""
+
+    def __init__(self, full: bool = False) -> None:
+        self.full = full
+        self.begun: dict[str, tuple[dict[str, Any], str]] = {}
+        self.ended: dict[str, tuple[dict[str, Any], str]] = {}
+        self.others: list[tuple[dict[str, Any], str, str]] = []
+        self.skipped: list[str] = []
+        self.late = False
+
+    def begin(self, key: str, record: bytes, grade: str) -> bool:
+        if not self.full:
+            self.begun[key] = (orjson.loads(record), grade)
+        return not self.full
+
+    def end(self, key: str, record: bytes, grade: str) -> bool:
+        self.ended[key] = (orjson.loads(record), grade)
+        return True
+
+    def append(self, record: bytes, grade: str, tenant: str) -> bool:
+        self.others.append((orjson.loads(record), grade, tenant))
+        return True
+
+    def skip(self, tenant: str) -> None:
+        self.skipped.append(tenant)
+
+    async def durable(self) -> None:
+        if self.late:
+            raise TimeoutError
+
+
+def kept(grade: str = "standard", full: bool = False, **config: Any) -> tuple[Desk, Pages]:
+    desk, pages = Desk(), Pages(full)
+    desk.recorder.config = Record.model_validate({"audit": grade, **config})
+    desk.recorder.journal = pages
+    return desk, pages
+
+
+def sent(desk: Desk, name: str = "r1") -> RequestContext:
+    """A call that is about to be sent."""
+    ctx = answered(desk)
+    ctx.intended, ctx.id = False, name
+    ctx.principal = replace(ctx.principal, id="key:abc", tenant="t1", tenant_slug="acme")
+    return ctx
+
+
+def test_a_call_leaves_an_intent_before_it_is_sent_and_an_outcome_after() -> None:
+    """Both under its name, and the outcome is its line in the log."""
+    desk, pages = kept()
+    ctx = sent(desk)
+    assert desk.recorder.intend(ctx, cast(Any, ctx.upstream)) is False
+    intent, grade = pages.begun["r1"]
+    assert (intent["kind"], intent["id"], intent["rpc_method"], intent["target"], intent["server"], grade) == (
+        "intent", "r1", "tools/call", "search_code", "github", "standard",
+    )  # fmt: skip
+    desk.record(ctx)
+    outcome, _ = pages.ended["r1"]
+    assert outcome == desk.lines.only()
+    assert (outcome["kind"], outcome["outcome"], outcome["tenant_id"]) == ("outcome", "ok", "t1")
+    assert pages.others == []
+
+
+def test_a_refusal_leaves_one_record() -> None:
+    """Nothing was sent, so there was no intent."""
+    desk, pages = kept()
+    ctx = sent(desk)
+    ctx.refusal, ctx.status = Forbidden(), 403
+    desk.record(ctx)
+    (record, grade, tenant), *others = pages.others
+    assert (record["kind"], record["reason"], grade, tenant, others) == ("denied", "forbidden", "standard", "t1", [])
+    assert not pages.begun
+    assert not pages.ended
+
+
+def test_refusals_of_strangers_never_take_the_room_of_calls() -> None:
+    """Nobody knows who they are; and those of blocked addresses are only counted."""
+    desk, pages = kept("strict")
+    stranger, blocked = request(), request()
+    stranger.principal = replace(stranger.principal, id="")
+    stranger.refusal, stranger.status = Forbidden(), 403
+    blocked.refusal, blocked.status = Blocked(), 429
+    desk.record(stranger)
+    desk.record(blocked)
+    assert [grade for _, grade, _ in pages.others] == ["usage"]
+    assert pages.skipped == [""]
+
+
+def test_a_call_that_cannot_be_recorded_is_refused() -> None:
+    """With a 503 that says so and when to come back."""
+    desk, _ = kept(full=True)
+    ctx = sent(desk)
+    with pytest.raises(Unrecorded) as refused:
+        desk.recorder.intend(ctx, cast(Any, ctx.upstream))
+    assert dict(refused.value.headers) == {"Retry-After": "1"}
+    assert not ctx.intended
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_a_strict_call_waits_for_the_disk(late: bool) -> None:
+    """And is refused when that takes too long."""
+    desk, pages = kept("strict")
+    ctx = sent(desk)
+    assert desk.recorder.intend(ctx, cast(Any, ctx.upstream)) is True
+    pages.late = late
+    if late:
+        with pytest.raises(Unrecorded):
+            await desk.recorder.durable()
+    else:
+        await desk.recorder.durable()
+
+
+@pytest.mark.parametrize(
+    ("general", "tenants", "route", "own", "grade"),
+    [
+        ("standard", {}, "", False, "standard"),
+        ("standard", {"acme": "strict"}, "", False, "strict"),
+        ("standard", {"other": "strict"}, "", False, "standard"),
+        ("standard", {"acme": "strict"}, "usage", False, "usage"),
+        ("standard", {"acme": "strict"}, "usage", True, "strict"),
+        ("usage", {}, "strict", True, "strict"),
+    ],
+)
+def test_the_grade_is_that_of_the_route_or_the_tenant(
+    general: str, tenants: dict[str, str], route: str, own: bool, grade: str
+) -> None:
+    """A tenant's own routes can make its record stricter, and no less strict than the operator wants it."""
+    desk, pages = kept(general, tenants=tenants)
+    ctx = sent(desk)
+    assert ctx.route is not None
+    ctx.route.audit = cast(Any, route or None)
+    if own:
+        ctx.routing = cast(Any, object())
+    desk.recorder.intend(ctx, cast(Any, ctx.upstream))
+    assert pages.begun["r1"][1] == grade
+
+
+def test_nothing_is_kept_of_a_route_that_wants_no_record() -> None:
+    """Its log line stays."""
+    desk, pages = kept("off")
+    ctx = sent(desk)
+    desk.recorder.intend(ctx, cast(Any, ctx.upstream))
+    desk.record(ctx)
+    assert (pages.begun, pages.ended, pages.others) == ({}, {}, [])
+    assert desk.lines.only()["kind"] == "outcome"
