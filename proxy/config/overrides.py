@@ -184,10 +184,12 @@ def _taken(before: _Model, checked: Model, path: Sequence[str]) -> _Model:
     return before.model_copy(update={name: _taken(getattr(before, name), value, rest) if rest else value})
 
 
-def _with_tenants(config: Config, overrides: Iterable[Override]) -> tuple[Config, list[Override], dict[Override, str]]:
+def _with_tenants(
+    config: Config, overrides: Iterable[Override]
+) -> tuple[Config, list[Override], list[tuple[Override, str]]]:
     """`config` with the values of single tenants in place, those that are, and why others are not."""
     accepted: list[Override] = []
-    refused: dict[Override, str] = {}
+    refused: list[tuple[Override, str]] = []
     found: dict[str, dict[str, Any]] = {}
     for each in overrides:
         group = SETTINGS[each.key].by_tenant
