@@ -109,11 +109,11 @@ class ServerMetrics:
 
     def durations(self) -> Iterator[tuple[str, float]]:
         """The histogram of how long requests took."""
-        return _histogram(self.label, self._duration, self._duration_sum_s)
+        return histogram(self.label, self._duration, self._duration_sum_s)
 
     def first_bytes(self) -> Iterator[tuple[str, float]]:
         """The histogram of the time to the first byte."""
-        return _histogram(self.label, self._first_byte, self._first_byte_sum_s)
+        return histogram(self.label, self._first_byte, self._first_byte_sum_s)
 
     def bytes(self) -> Iterator[tuple[str, float]]:
         """Bytes by direction."""
@@ -121,7 +121,7 @@ class ServerMetrics:
         yield f'{{server="{self.label}",direction="out"}}', self.bytes_out
 
 
-def _histogram(label: str, counts: list[int] | None, total_s: float) -> Iterator[tuple[str, float]]:
+def histogram(label: str, counts: list[int] | None, total_s: float) -> Iterator[tuple[str, float]]:
     """Cumulative buckets, each including its bound, as Prometheus defines a histogram; nothing without a sample."""
     if counts is None:
         return

@@ -26,6 +26,8 @@ from proxy.errors import Refusal, UpstreamFailed, UpstreamTimeout
 from proxy.identity.list_filter import MAX_BYTES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from proxy.dataplane.client import UpstreamResponse
     from proxy.dataplane.context import RequestContext
     from proxy.dataplane.exchange import Headers
@@ -142,6 +144,7 @@ async def _relay_events(ctx: RequestContext, answer: Answer, parts: Parts, idle_
     if ctx.attempt is not None:
         ctx.attempt.streams()
     stream = parts.streams.open(ctx)
+    stream.begin(parts.streams.times.of(upstream.metrics), parts.clock())
     upstream.metrics.open_streams += 1
     try:
         if stream.ending:  # it begins in a drain
@@ -149,7 +152,8 @@ async def _relay_events(ctx: RequestContext, answer: Answer, parts: Parts, idle_
             return
         chunk = await _first_event(ctx, answer, idle_s)
         ctx.first_byte_at = parts.clock()
-        await _copy_events(ctx, answer, stream, idle_s, chunk)
+        stream.passed(len(chunk), ctx.first_byte_at)
+        await _copy_events(ctx, answer, stream, parts.clock, chunk)
     except asyncio.CancelledError:
         task = asyncio.current_task()
         if stream.cut or not stream.ending or ctx.exchange.gone or task is None:
@@ -158,6 +162,7 @@ async def _relay_events(ctx: RequestContext, answer: Answer, parts: Parts, idle_
         _end_drained(ctx, stream)
     finally:
         upstream.metrics.open_streams -= 1
+        stream.over(parts.clock())
         parts.streams.close(stream)
 
 
@@ -170,11 +175,14 @@ async def _first_event(ctx: RequestContext, answer: Answer, idle_s: float) -> by
     return chunk
 
 
-async def _copy_events(ctx: RequestContext, answer: Answer, stream: OpenStream, idle_s: float, chunk: bytes) -> None:
+async def _copy_events(
+    ctx: RequestContext, answer: Answer, stream: OpenStream, clock: Callable[[], float], chunk: bytes
+) -> None:
     """Raises UpstreamFailed when an event has more bytes than `answers.max_event` and is still not complete."""
     exchange, tracker, endpoint = ctx.exchange, stream.tracker, ctx.endpoint
     assert ctx.upstream is not None  # noqa: S101 - as above
-    most = ctx.upstream.config.answers.max_event or maxsize
+    config = ctx.upstream.config
+    most, idle_s = config.answers.max_event or maxsize, config.timeouts.idle
     while chunk or not answer.ended:
         if endpoint is not None:
             chunk = endpoint.feed(chunk)
@@ -192,6 +200,7 @@ async def _copy_events(ctx: RequestContext, answer: Answer, stream: OpenStream, 
             _end_drained(ctx, stream)
             return
         chunk = await _next(answer, idle_s)
+        stream.passed(len(chunk), clock())
     exchange.finish()
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from proxy.dataplane.stream_times import StreamTimes
 from proxy.limits.rules import who
 from proxy.mcp.methods import METHODS, UNKNOWN
 from proxy.mcp.sse import BoundaryTracker
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container
 
     from proxy.dataplane.context import RequestContext
+    from proxy.dataplane.stream_times import ServerStreams
     from proxy.identity.principal import Principal
 
 
@@ -55,7 +57,7 @@ class Held:
 class OpenStream(Held):
     """One SSE answer under way."""
 
-    __slots__ = ("ending", "listens", "owes", "tracker")
+    __slots__ = ("began_at", "ending", "last_at", "listens", "owes", "times", "tracker")
 
     def __init__(self, ctx: RequestContext, task: asyncio.Task[object] | None) -> None:
         super().__init__(ctx, task)
@@ -67,6 +69,31 @@ class OpenStream(Held):
         self.listens = not self.owes and ctx.endpoint is None
         #: It is to end at the next event boundary.
         self.ending = False
+        #: The numbers of its server; when it began, and when the last piece came; 0: not yet. Monotonic seconds.
+        self.times: ServerStreams | None = None
+        self.began_at = self.last_at = 0.0
+
+    def begin(self, times: ServerStreams, now: float) -> None:
+        """It begins, and counts among these."""
+        self.times, self.began_at = times, now
+        times.begun += 1
+
+    def passed(self, size: int, now: float) -> None:
+        """A piece of it came. 0.4 µs."""
+        times = self.times
+        if times is None or not size:
+            return
+        if self.last_at:
+            times.gaps.observe(now - self.last_at)
+        else:
+            times.first_events.observe(now - self._ctx.started_at)
+        self.last_at = now
+        times.bytes += size
+
+    def over(self, now: float) -> None:
+        """It ended, in whatever way."""
+        if self.times is not None:
+            self.times.durations.observe(now - self.began_at)
 
     def end(self) -> None:
         """End now when between two events, else as soon as the current event is through."""
@@ -81,6 +108,8 @@ class Streams:
     """All open SSE answers and tunnels."""
 
     def __init__(self) -> None:
+        #: How the streams of each server go.
+        self.times = StreamTimes()
         self._held: set[Held] = set()
         self._of_client: dict[str, int] = {}
         self._of_tenant: dict[str, int] = {}

@@ -292,3 +292,47 @@ async def test_a_cancellation_that_no_drain_asked_for_passes() -> None:
         run.task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await run.ended()
+
+
+# --- how streams go -------------------------------------------------------------------------------------------------
+
+
+def seconds(run: Run) -> dict[str, list[float]]:
+    """Of the streams of the server: how often, and how long together."""
+    assert run.ctx.upstream is not None
+    times = run.proxy.streams.times.of(run.ctx.upstream.metrics)
+    each = {"first": times.first_events, "gaps": times.gaps, "durations": times.durations}
+    return {name: [sum(found.counts), found.total_s] for name, found in each.items()}
+
+
+async def test_a_stream_is_timed_from_its_request_to_its_end() -> None:
+    """First piece, pauses between pieces, and all of it; its bytes are those that were sent on."""
+    async with relaying(EVENTS) as run:
+        time, run.ctx.started_at = run.proxy.time, run.proxy.time.now - 1
+        await run.client.until(lambda: "flush" in run.client.steps)
+        time.now += 2
+        await run.say(chunk(b"data: 1\n\n"), got=b"data: 1\n\n")
+        time.now += 4
+        await run.say(chunk(b"data: 2\n\n"), got=b"data: 1\n\ndata: 2\n\n")
+        time.now += 8
+        await run.say(END)
+        assert await run.ended() == "finish"
+        assert seconds(run) == {"first": [1, 3], "gaps": [1, 4], "durations": [1, 14]}
+        assert run.ctx.upstream is not None
+        times = run.proxy.streams.times.of(run.ctx.upstream.metrics)
+        assert (times.begun, times.bytes) == (1, 18)
+
+
+async def test_a_stream_without_a_piece_has_only_a_duration() -> None:
+    """However it ends."""
+    async with relaying(EVENTS, method="GET", before=lambda run: run.proxy.streams.end_listening()) as run:
+        assert await run.ended() == "finish"
+        assert [count for count, _ in seconds(run).values()] == [0, 0, 1]
+
+
+async def test_an_answer_that_is_no_stream_is_not_timed_as_one() -> None:
+    """It has the metrics of every request."""
+    async with relaying(PLAIN) as run:
+        await run.say(chunk(b"{}") + END)
+        assert await run.ended() == "finish"
+        assert seconds(run)["durations"] == [0, 0]

@@ -152,7 +152,8 @@ def test_streams_are_counted_by_client_and_tenant(steps: list[tuple[Principal, b
             streams.close(held)
 
     asyncio.run(walk())
-    assert vars(streams) == vars(Streams())
+    left, empty = vars(streams), vars(Streams())
+    assert {**left, "times": None} == {**empty, "times": None}
 
 
 async def test_who_is_no_longer_let_in_loses_everything_at_once() -> None:
