@@ -12,13 +12,13 @@ from tests.unit.store.catalogue import facts
 from tests.unit.store.conftest import Connection
 
 TABLES = set(
-    """api_key_usage usage_writers
+    """api_key_usage usage_writers retention_runs
     tenants tenant_members tenant_invitations tenant_usage user session account verification two_factor_auth
     mcp_servers server_tools server_resources server_prompts server_metrics server_health_checks routing_rules api_keys
     enhanced_api_keys api_tokens server_access_control rate_limit_configs rate_limit_violations circuit_breakers
     connection_pools request_queues request_logs audit_logs error_logs security_events system_events performance_alerts
     data_retention_policies materialized_views system_configs feature_flags maintenance_windows system_announcements
-    announcement_acknowledgments breaker_orders audit_heads""".split()  # noqa: SIM905
+    announcement_acknowledgments breaker_orders audit_heads alert_events""".split()  # noqa: SIM905
 )
 PARTITIONED = set(
     """api_key_usage

@@ -61,6 +61,8 @@ ROWS = """
     INSERT INTO system_events (id, ts, tenant_id, event_type, component, message)
         VALUES ($1, now(), $1, 'start', 'c', 'm');
     INSERT INTO performance_alerts (tenant_id, name, metric, threshold) VALUES ($1, 'a', 'p95_ms', 1);
+    INSERT INTO alert_events (id, tenant_id, name, instance, metric, comparison, threshold, value, severity, started_at,
+        seen_at) VALUES ($1, $1, 'a', 'i', 'p95_ms', '>', 1, 2, 'low', now(), now());
     INSERT INTO data_retention_policies (tenant_id, table_name, retention_days) VALUES ($1, 'audit_logs', 1);
     INSERT INTO usage_writers (tenant_id, instance, batch) VALUES ($1, 'i', 1);
     INSERT INTO api_key_usage (id, tenant_id, period_start, credential_table, credential_id, window_s)
