@@ -1,0 +1,51 @@
+"""Policies of how long rows are kept: set and taken back by an operator. `session` is one of `accounts.administration`.
+
+Owns changes of `data_retention_policies`; what the rows mean is known elsewhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from proxy.store import tenants
+from proxy.store.accounts import Rejected, note
+from proxy.store.database import Session
+
+_PUT: Final = """\
+/* retention_policies.put */ INSERT INTO data_retention_policies AS p
+    (tenant_id, table_name, retention_days, archive, batch_size)
+VALUES ($1, $2, $3, coalesce($4, false), coalesce($5, 10000))
+ON CONFLICT (tenant_id, table_name) DO UPDATE SET retention_days = excluded.retention_days,
+    archive = coalesce($4, p.archive), batch_size = coalesce($5, p.batch_size), is_enabled = true
+RETURNING id, table_name, retention_days, archive, batch_size"""
+_REMOVE: Final = """\
+/* retention_policies.remove */ DELETE FROM data_retention_policies WHERE tenant_id = $1 AND table_name = $2
+RETURNING retention_days"""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A policy. None: as it is, or by default."""
+
+    table: str
+    days: int
+    archive: bool | None = None
+    batch: int | None = None
+
+
+async def put(session: Session, slug: str, wanted: Wanted) -> dict[str, Any]:
+    """Set the policy of a tenant, or with `tenants.SYSTEM` that of everyone else. Raises Rejected."""
+    tenant = await tenants.find(session, slug)
+    row = await session.fetch_row(_PUT, tenant.id, wanted.table, wanted.days, wanted.archive, wanted.batch)
+    assert row is not None  # noqa: S101 - an INSERT returns its row
+    await note(session, tenant.id, "retention_set", "A retention policy was set", asdict(wanted))
+    return dict(row)
+
+
+async def remove(session: Session, slug: str, table: str) -> None:
+    """Take back a policy: the next wider one holds. Raises Rejected when there is none."""
+    tenant = await tenants.find(session, slug)
+    if await session.fetch_value(_REMOVE, tenant.id, table) is None:
+        raise Rejected("there is no policy for this table; 'mcp-manager retention list' shows them")
+    await note(session, tenant.id, "retention_unset", "A retention policy was removed", {"table": table})
