@@ -19,11 +19,13 @@ from typing import Any, Final, TypeVar, Union, get_args, get_origin
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from proxy.config.alerts import Alerts
 from proxy.config.fields import Model
 from proxy.config.limits import RateLimitsWritten
 from proxy.config.listening import Listen, Log
 from proxy.config.models import Config
 from proxy.config.problems import path_text
+from proxy.config.record import Record
 from proxy.config.resilience import Overload, RetryBudget
 from proxy.config.units import Written, duration_text
 from proxy.config.wording import Guess, explain
@@ -32,6 +34,9 @@ _Model = TypeVar("_Model", bound=Model)
 
 #: Problems that are put into words; more are counted.
 _MOST_TOLD: Final = 1000
+#: Values for everyone that are tried: many more than there are settings.
+_MOST: Final = 500
+_TOO_MANY: Final = f"more than {_MOST} rows are for everyone"
 _UNKNOWN: Final = "no setting of this name can be changed at run time"
 _EVERYBODYS: Final = "this setting is everybody's; only a row of the system tenant sets it"
 
@@ -44,11 +49,8 @@ class Setting:
     """As in the file: `listen.limits.body`."""
     by_tenant: str = ""
     """Key of the group that holds it by short names of tenants; '' for what is the same for all."""
-
-    @property
-    def path(self) -> tuple[str, ...]:
-        """The parts of the key."""
-        return tuple(self.key.split("."))
+    not_by_row: str = ""
+    """A value that only the file may have: whoever may write rows must not end the audit trail."""
 
 
 def _declared() -> Iterable[Setting]:
@@ -67,13 +69,30 @@ def _declared() -> Iterable[Setting]:
         "limits.blocking.weights": (
             "bad_key", "unknown_route", "session_guess", "header_mismatch", "parse_error", "flood",
         ),
+        # What a record holds. Where records wait, and with which key they are signed, is made at the start.
+        "record": ("arguments", "results", "max_content"),
+        "record.risk": ("destructive", "open_world", "unhinted", "admin", "denied", "off_hours", "combine"),
+        "record.risk.volume": ("level", "window", "factor", "minimum", "learn"),
+        # What raises an alarm; who is told of it has secrets, and stays the file's.
+        "alerts": ("enabled", "interval"),
+        "alerts.rules.*": (
+            "enabled", "threshold", "clear", "window", "min_requests", "holds_for", "keep_firing_for", "cooldown",
+            "severity",
+        ),
     }  # fmt: skip
+    yield Setting("record.audit", by_tenant="record.tenants", not_by_row="off")
     for group, names in groups.items():
         yield from (Setting(f"{group}.{name}") for name in names)
 
 
 SETTINGS: Final[Mapping[str, Setting]] = {setting.key: setting for setting in _declared()}
-"""Every setting that may be changed at run time, by its key."""
+"""Every setting that may be changed at run time, by its key; `*` stands for a name without a dot."""
+
+
+def setting_of(key: str) -> Setting | None:
+    """The setting of a key; None when it cannot be changed at run time."""
+    group, name = key.rpartition(".")[::2]
+    return SETTINGS.get(key) or SETTINGS.get(f"{group.rpartition('.')[0]}.*.{name}")
 
 
 class _Sections(Model):
@@ -84,6 +103,8 @@ class _Sections(Model):
     limits: RateLimitsWritten = None
     retry_budget: RetryBudget = RetryBudget()
     overload: Overload = Overload()
+    record: Record = Record()
+    alerts: Alerts = Alerts()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +140,15 @@ def overridden(config: Config, overrides: Iterable[Override]) -> Outcome:
     another (a first block of 2h needs a longest one of 2h or more).
     """
     known, problems = _known(overrides)
-    together = [each for each in known if not each.tenant]
+    every = [each for each in known if not each.tenant]
+    together, problems = every[:_MOST], [*problems, *(f"{each}: left out: {_TOO_MANY}" for each in every[_MOST:])]
     accepted: list[Override] = []
     refused: list[tuple[Override, str]] = []
     while together:
         refused = []
         for each in together:
             try:
-                config = _with(config, SETTINGS[each.key].path, each.value)
+                config = _with(config, each.key.split("."), each.value)
             except ValueError as error:
                 refused.append((each, str(error)))
             else:
@@ -142,14 +164,17 @@ def overridden(config: Config, overrides: Iterable[Override]) -> Outcome:
 
 
 def _known(overrides: Iterable[Override]) -> tuple[list[Override], list[str]]:
-    """Those of declared settings, in order, and a line for each other one."""
+    """Those of declared settings, in order, and a line for each other one. Settings whose names are not their own come
+    last, as there can be any number of them."""
     known, problems, guess = [], [], Guess()
-    for each in sorted(overrides, key=lambda each: (each.tenant, each.key)):
-        setting = SETTINGS.get(each.key)
+    for each in sorted(overrides, key=lambda each: (each.tenant, each.key not in SETTINGS, each.key)):
+        setting = setting_of(each.key)
         if setting is None:
             problems.append(f"{each}: left out: {_UNKNOWN}{guess(each.key, SETTINGS)}")
         elif each.tenant and not setting.by_tenant:
             problems.append(f"{each}: left out: {_EVERYBODYS}")
+        elif setting.not_by_row and each.value == setting.not_by_row:
+            problems.append(f"{each}: left out: '{setting.not_by_row}' can be said by the configuration file alone")
         else:
             known.append(each)
     return known, problems
@@ -181,7 +206,9 @@ def _taken(before: _Model, checked: Model, path: Sequence[str]) -> _Model:
     """`before` with nothing but the value at `path` from `checked`: what was written back stays what it was."""
     name, rest = path[0], path[1:]
     value = getattr(checked, name)
-    return before.model_copy(update={name: _taken(getattr(before, name), value, rest) if rest else value})
+    if rest and isinstance(value, Model):
+        value = _taken(getattr(before, name), value, rest)
+    return before.model_copy(update={name: value})
 
 
 def _with_tenants(
@@ -192,7 +219,7 @@ def _with_tenants(
     refused: list[tuple[Override, str]] = []
     found: dict[str, dict[str, Any]] = {}
     for each in overrides:
-        group = SETTINGS[each.key].by_tenant
+        group = SETTINGS[each.key].by_tenant  # without a `*`
         section, _, name = group.partition(".")
         empty = type(getattr(config, section)).model_construct()  # alone: thousands are not checked with each other
         try:
@@ -223,6 +250,8 @@ def _as_written(value: Any, field: FieldInfo) -> Any:
         return _written(value)
     if isinstance(value, tuple):
         return [_written(item) if isinstance(item, Model) else item for item in value]
+    if isinstance(value, dict):
+        return {name: _written(item) if isinstance(item, Model) else item for name, item in value.items()}
     return value
 
 

@@ -108,6 +108,17 @@ async def test_rows_that_cannot_be_used_are_told_of_once_and_cost_nothing_else(d
     assert [*desk.told[-1]] == []
 
 
+async def test_a_tenant_has_a_grade_of_its_own_while_it_is_served(desk: Desk) -> None:
+    """By its short name, as in the file; when its row says that it is gone, so is the grade."""
+    rows = registry(setting("record.audit", "strict", "t1"), setting("record.audit", "strict", "t2"))
+    await desk.overrides.apply(rows, None)
+    assert desk.config.record.tenants == {"acme": "strict"}
+    gone = {**rows, "tenants": {"t1": TenantRow("t1", "acme", "suspended", "free", 1.0, "standard")}}
+    await desk.overrides.apply(gone, {("tenants", "t1")})
+    assert desk.config.record.tenants == {}
+    assert desk.told == []
+
+
 async def test_other_rows_build_nothing_anew(desk: Desk) -> None:
     """Nor do settings that are as they were."""
     rows = registry(setting(BODY, "1MiB"))

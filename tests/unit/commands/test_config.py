@@ -98,6 +98,21 @@ def test_every_change_is_in_the_audit_trail(desk: Desk) -> None:
     assert [tuple(head.values()) for head in heads] == [(1, True, 64)] * 3
 
 
+def test_a_tenant_gets_a_grade_of_its_own(desk: Desk) -> None:
+    """Shown under its short name, where the file would have it; also while it is suspended it can be set."""
+    desk.configure(record={"tenants": {"acme": "usage", "x": "usage"}})
+    assert desk.run("set", "record.audit", "strict", "--tenant", "acme")[0] == DONE
+    shown = desk.shown("record.tenants", "--effective")
+    assert {key: (each["value"], each["source"], each["instead_of"]) for key, each in shown.items()} == {
+        "record.tenants.acme": ("strict", "row", "config.yaml:1"), "record.tenants.x": ("usage", "config.yaml:1", None)
+    }  # fmt: skip
+    assert [row["slug"] for row in desk.rows(TRAIL)] == ["acme"]
+    desk.rows("UPDATE tenants SET status = 'suspended' WHERE slug = 'acme'")
+    assert desk.run("set", "record.audit", "standard", "--tenant", "acme")[0] == DONE
+    assert desk.shown("record.tenants", "--effective")["record.tenants.acme"]["source"] == "config.yaml:1"
+    assert desk.run("unset", "record.audit", "--tenant", "acme")[0] == DONE
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -108,6 +123,7 @@ def test_every_change_is_in_the_audit_trail(desk: Desk) -> None:
         (("limits.streams.per_tenant", "5"), "setting limits.streams.per_tenant: the configuration file has no 'limit"),
         (("log.level", "error", "--tenant", "acme"), "tenant acme, setting log.level: this setting is everybody's"),
         (("log.level", "error", "--tenant", "nobody"), "no tenant of this name"),
+        (("record.audit", "off"), "setting record.audit: 'off' can be said by the configuration file alone"),
     ],
 )
 def test_what_cannot_be_is_refused_and_changes_nothing(desk: Desk, arguments: tuple[str, ...], sentence: str) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+import time
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import SecretStr
 
 from proxy.config.fields import Model
 from proxy.config.loader import load
@@ -32,6 +33,16 @@ OTHERS: dict[str, Any] = {
     "limits.blocking.first_block": "7s", "limits.blocking.longest_block": "7h",
     **{f"limits.blocking.weights.{name}": 0.25 for name in
        ("bad_key", "unknown_route", "session_guess", "header_mismatch", "parse_error", "flood")},
+    "record.audit": "strict", "record.arguments": "hashed", "record.results": "sanitised",
+    "record.max_content": "1KiB",
+    **{f"record.risk.{name}": "critical" for name in
+       ("destructive", "open_world", "unhinted", "admin", "denied", "off_hours")},
+    "record.risk.combine": False, "record.risk.volume.level": "low", "record.risk.volume.window": "7s",
+    "record.risk.volume.factor": 2.5, "record.risk.volume.minimum": 7, "record.risk.volume.learn": 7,
+    "alerts.enabled": False, "alerts.interval": "700ms",
+    "alerts.rules.p99.enabled": False, "alerts.rules.p99.threshold": 70_000.5, "alerts.rules.p99.clear": 7,
+    "alerts.rules.p99.window": "7s", "alerts.rules.p99.min_requests": 7, "alerts.rules.p99.holds_for": "700ms",
+    "alerts.rules.p99.keep_firing_for": 0, "alerts.rules.p99.cooldown": "7h", "alerts.rules.p99.severity": "low",
 }  # fmt: skip
 #: What a file may say of everything that settings stand beside.
 FULL: dict[str, Any] = {
@@ -52,18 +63,23 @@ FULL: dict[str, Any] = {
         "blocking": {"allow": ["10.0.0.0/8"], "first_block": "90s", "weights": {"flood": 7}},
     },
     "retry_budget": {"percent": 1}, "overload": {"loop_lag": "0.123ms", "memory": "5MiB"},
+    "record": {
+        "audit": "usage", "tenants": {"x": "strict"},
+        "risk": {
+            "rules": [{"name": "mine", "level": "low", "methods": ["tools/*"]}], "volume": {"window": "90s"},
+            "denials": {"blocked": "low"}, "hours": ["Mon-Fri 07:00-19:00 Europe/Berlin"],
+        },
+    },
+    "alerts": {
+        "rules": {"mine": {"metric": "p50_ms", "threshold": 5.5, "holds_for": "90s"}, "p99": {"holds_for": "3s"}},
+        "webhooks": {"w": {"url": "https://192.0.2.1/", "secret": "s" * 20, "timeout": "2s",
+                           "allow_private_networks": ["192.0.2.0/24"], "headers": {"X": "y"}}},
+    },
 }  # fmt: skip
 
 
 def configuration(**given: Any) -> Config:
     return Config.model_validate({"servers": SERVERS, **given})
-
-
-def value_of(config: Config, key: str) -> Any:
-    found: Any = config
-    for name in key.split("."):
-        found = getattr(found, name)
-    return found
 
 
 def filed(key: str, value: object, **given: Any) -> Config:
@@ -91,15 +107,34 @@ def refusal(config: Config, key: str, value: object, tenant: str = "") -> str:
 
 def test_every_setting_is_a_key_that_a_reload_applies() -> None:
     """Of the models; none is a group, a secret, a file, or needs a restart. Each has a value in this test."""
-    assert {setting.by_tenant or key for key, setting in SETTINGS.items()} <= set(KEYS)
-    assert set(SETTINGS) <= set(KEYS)
-    assert set(OTHERS) == {key for key in SETTINGS if not SETTINGS[key].by_tenant}
-    assert not any(KEYS[key].group for key in SETTINGS)
+    declared = {key.replace("*", "NAME") for key in SETTINGS}
+    assert declared <= {path for path, key in KEYS.items() if not key.group}
+    assert {setting.by_tenant for setting in SETTINGS.values()} - {""} <= set(KEYS)
+    assert {key.replace(".p99.", ".*.") for key in OTHERS} == set(SETTINGS)
     before = configuration(limits={})
     after = overridden(before, [Override(key, value) for key, value in OTHERS.items()])
     assert (after.problems, len(after.accepted)) == ((), len(OTHERS))
     assert restart_keys(before, after.config) == []
-    assert not any(isinstance(value_of(after.config, key), SecretStr | Model) for key in SETTINGS)
+    assert [key for key in SETTINGS if {"SecretStr", "_from_base"} & set(re.findall(r"\w+", kind_of(key)))] == []
+    assert "SecretStr" in kind_of("auth.session_secret") and "_from_base" in kind_of("alerts.webhooks.*.ca")
+
+
+def kind_of(key: str) -> str:
+    """The type of a key in the models, with all that it is made of."""
+    kind: Any = Config
+    text = ""
+    for name in key.split("."):
+        if name != "*":
+            field = kind.model_fields[name]
+            text, kind = f"{field.annotation} {field.metadata}", _group_in(field.annotation)
+    return text
+
+
+def _group_in(annotation: Any) -> Any:
+    """The group of keys that a type stands for, if any."""
+    if isinstance(annotation, type) and issubclass(annotation, Model):
+        return annotation
+    return next(filter(None, map(_group_in, get_args(annotation))), None)
 
 
 @pytest.mark.parametrize("given", [{"limits": {}}, FULL], ids=["little", "much"])
@@ -144,11 +179,19 @@ def test_the_files_of_a_configuration_stay_watched(tmp_path: Any) -> None:
         ("log.levels", "info", "no setting of this name can be changed at run time; did you mean 'log.level'?"),
         ("log", {"level": "info"}, "no setting of this name can be changed at run time"),
         ("", 1, "no setting of this name can be changed at run time"),
+        ("record.audit", "off", "'off' can be said by the configuration file alone"),
+        ("record.audit", "loud", "expected 'off', 'usage', 'standard' or 'strict'"),
+        ("record.spool.max_size", "1GiB", "no setting of this name can be changed at run time"),
+        ("record.tenants.acme", "strict", "no setting of this name can be changed at run time"),
+        ("alerts.webhooks.w.url", "https://x.example", "no setting of this name can be changed at run time"),
+        ("alerts.rules.p99.metric", "p50_ms", "no setting of this name can be changed at run time"),
+        ("alerts.rules.new.threshold", 5, "rule 'new' needs 'metric' and 'threshold'"),
+        ("alerts.rules.p99.threshold", "NaN", "expected a number"),
     ],
 )
 def test_a_value_that_the_file_could_not_have_is_left_out(key: str, value: object, why: str) -> None:
     """With the sentence of the file, which never shows the value."""
-    assert refusal(configuration(limits={}), key, value) == why
+    assert refusal(configuration(limits={}), key, value).startswith(why)
 
 
 def test_limits_that_are_off_are_not_turned_on_by_a_setting_in_them() -> None:
@@ -160,6 +203,33 @@ def test_what_is_everybodys_is_not_set_by_a_tenant() -> None:
     """Whoever it is."""
     why = refusal(configuration(), "log.level", "error", "acme")
     assert why == "this setting is everybody's; only a row of the system tenant sets it"
+
+
+def test_a_tenant_has_a_grade_of_its_own() -> None:
+    """Beside those of the file, over them where both name it; one that cannot be costs no other."""
+    before = configuration(record={"tenants": {"acme": "usage", "x": "usage"}})
+    values = {"acme": "strict", "globex": "standard", "hooli": "loud", "initech": "off"}
+    outcome = overridden(before, [Override("record.audit", value, slug) for slug, value in values.items()])
+    assert outcome.config.record.tenants == {"acme": "strict", "x": "usage", "globex": "standard"}
+    assert outcome.config.record.audit == before.record.audit
+    assert [(each.tenant, each.value) for each in outcome.accepted] == [("acme", "strict"), ("globex", "standard")]
+    assert outcome.problems == (
+        "tenant initech, setting record.audit: left out: 'off' can be said by the configuration file alone",
+        "tenant hooli, setting record.audit: left out: expected 'off', 'usage', 'standard' or 'strict'",
+    )
+
+
+def test_ten_thousand_rows_are_looked_through_in_a_moment() -> None:
+    """Of as many tenants, or of names that nobody uses."""
+    tenants = [Override("record.audit", "strict", f"t{number}") for number in range(10_000)]
+    names = [Override(f"alerts.rules.x{number:04}.threshold", number) for number in range(10_000)]
+    names.append(Override("log.level", "error"))
+    began = time.process_time()
+    outcome = overridden(configuration(), [*tenants, *names])
+    assert len(outcome.config.record.tenants) == 10_000
+    assert time.process_time() - began < 5
+    assert outcome.problems[0] == "setting alerts.rules.x0499.threshold: left out: more than 500 rows are for everyone"
+    assert outcome.config.log.level == "error"
 
 
 def test_values_that_only_fit_together_are_taken_together() -> None:
