@@ -12,10 +12,12 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, PrivateAttr, model_validator
 
+from proxy.config.alerts import Alerts
 from proxy.config.auth import Auth
 from proxy.config.fields import FieldName, FieldValue, File, Model, Name, Strategy, Url, once
 from proxy.config.limits import Blocking, LimitRule, RateLimits, RateLimitsWritten
 from proxy.config.listening import Admin, Drain, Limits, Listen, ListenTimeouts, Log, Metrics, Sessions, Tls
+from proxy.config.record import Record
 from proxy.config.resilience import (
     Breaker,
     Flag,
@@ -27,6 +29,7 @@ from proxy.config.resilience import (
     Retry,
     RetryBudget,
 )
+from proxy.config.retention import Retention
 from proxy.config.routes import Affinity, Mirror, Route, RouteServer, When
 from proxy.config.stores import Postgres, Redis, Registry
 from proxy.config.units import Duration, PositiveDuration, Size
@@ -34,6 +37,7 @@ from proxy.config.units import Duration, PositiveDuration, Size
 __all__ = [
     "Admin",
     "Affinity",
+    "Alerts",
     "Answers",
     "Auth",
     "Blocking",
@@ -57,8 +61,10 @@ __all__ = [
     "Priorities",
     "Queue",
     "RateLimits",
+    "Record",
     "Redis",
     "Registry",
+    "Retention",
     "Retry",
     "RetryBudget",
     "Route",
@@ -188,6 +194,12 @@ class Config(Model):
     """Where replicas count together; absent: each counts for itself."""
     limits: RateLimitsWritten = None
     """How much anyone may use; absent: no limits. `default` stands for a group with nothing in it."""
+    record: Record = Record()
+    """What is kept of requests."""
+    retention: Retention = Retention()
+    """How long it is kept."""
+    alerts: Alerts = Alerts()
+    """When somebody is to be told."""
     retry_budget: RetryBudget = RetryBudget()
     """What retries may add to the traffic."""
     priorities: Priorities = Priorities()
@@ -235,6 +247,7 @@ def restart_keys(old: Config, new: Config) -> list[str]:
         ("metrics", old.metrics, new.metrics),
         ("postgres", old.postgres, new.postgres),
         ("redis", old.redis, new.redis),
+        ("record.spool", old.record.spool, new.record.spool),
         ("state_dir", old.state_dir, new.state_dir),
     ]
     return [name for name, before, after in pairs if before != after]

@@ -14,7 +14,7 @@ from proxy.config.fields import Model, Name
 from proxy.config.risk import Risk
 from proxy.config.units import Size
 
-AuditGrade = Literal["off", "usage", "standard", "strict"]
+AuditGrade = Literal["none", "usage", "standard", "strict"]
 
 
 class Spool(Model):
@@ -39,12 +39,12 @@ class Record(Model):
 
     audit: AuditGrade = "standard"
     """What happens when a call cannot be recorded: `strict` refuses it with 503 (and waits for the disk before each
-    call), `standard` keeps some in memory first, `usage` lets it pass and counts it. `off`: nothing is recorded."""
+    call), `standard` keeps some in memory first, `usage` lets it pass and counts it. `none`: nothing is recorded."""
     tenants: dict[Name, AuditGrade] = {}  # noqa: RUF012 (pydantic gives every model its own)
     """The same for single tenants, by their short names."""
-    arguments: Literal["off", "hashed", "sanitised"] = "off"
+    arguments: Literal["none", "hashed", "sanitised"] = "none"
     """What is kept of the arguments of calls: nothing, a keyed digest, or also what is left without secrets."""
-    results: Literal["off", "sanitised"] = "off"
+    results: Literal["none", "sanitised"] = "none"
     """What is kept of results: nothing, or what is left without secrets."""
     max_content: Annotated[Size, Field(ge=256, le=1 << 20)] = 8 << 10
     """Bytes of arguments, and likewise of a result, that are kept; of more only the size is."""

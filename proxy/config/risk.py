@@ -26,7 +26,7 @@ class RiskRule(Model):
     targets: tuple[Pattern, ...] = ()
     """Tools, prompts or URIs, such as `delete_*`; `*` fits anything. None: every target."""
     level: Level
-    """How risky."""
+    """How risky they are."""
 
 
 class Volume(Model):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 #: How long a strict call waits for the disk, seconds.
 _DISK_S: Final = 2.0
 #: The stricter the higher.
-_STRICTNESS: Final = {"off": 0, "usage": 1, "standard": 2, "strict": 3}
+_STRICTNESS: Final = {"none": 0, "usage": 1, "standard": 2, "strict": 3}
 
 
 Kept = Literal["usage", "standard", "strict"]
@@ -88,9 +88,9 @@ class Recorder:
     def intend(self, ctx: RequestContext, upstream: Upstream) -> bool:
         """A call is about to be sent to `upstream`. Returns whether `durable` must come first. Raises Unrecorded."""
         journal = self.journal
-        grade: AuditGrade = self._grade(ctx) if journal is not None else "off"
+        grade: AuditGrade = self._grade(ctx) if journal is not None else "none"
         ctx.grade = grade
-        if journal is None or grade == "off":
+        if journal is None or grade == "none":
             ctx.intended = True
             return False
         known = ctx.known = self._facts.known(ctx)
@@ -152,7 +152,7 @@ class Recorder:
 
     def _keep(self, ctx: RequestContext, line: bytes, journal: Journal) -> None:
         grade, tenant = ctx.grade or self._grade(ctx), ctx.principal.tenant
-        if grade == "off":
+        if grade == "none":
             return
         if ctx.intended:
             journal.end(ctx.id, line, grade)

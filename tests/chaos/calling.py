@@ -31,6 +31,8 @@ class Seen:
     reason: str = ""
     """Of a refusal of the proxy."""
     retry_after: str = ""
+    request_id: str = ""
+    """Name of the record."""
     body: bytes = b""
 
     @property
@@ -57,6 +59,7 @@ class Caller:
             client.writer.transport.abort()
         else:
             self._idle.append(client)
+            seen.request_id = fields.get("x-request-id", "")
             seen.retry_after = fields.get("retry-after", "")
             seen.reason = reason_of(seen.body) if seen.status >= 400 else ""
         seen.ended_at = time.monotonic()

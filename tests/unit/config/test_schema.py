@@ -74,7 +74,7 @@ def test_the_example_loads_with_every_optional_key(tmp_path: Path) -> None:
     for name in ("server", "us"):
         write_pair(tmp_path / f"tls/{name}.pem", tmp_path / f"tls/{name}.key")
     (tmp_path / "tls/internal-ca.pem").write_bytes((tmp_path / "tls/us.pem").read_bytes())
-    secrets = ("BETTER_AUTH_SECRET", "PASSWORD", "OWNER_PASSWORD", "REDIS_PASSWORD")
+    secrets = ("BETTER_AUTH_SECRET", "PASSWORD", "OWNER_PASSWORD", "REDIS_PASSWORD", "HOOK_SECRET")
     config = parse(FULL, "example", dict.fromkeys(secrets, "only-for-this-test"), tmp_path)
     assert list(config.servers) == ["example", "private"]
     assert config.routes[0].when.between is not None

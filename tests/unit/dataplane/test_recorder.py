@@ -314,7 +314,7 @@ def test_the_grade_is_that_of_the_route_or_the_tenant(
 
 def test_nothing_is_kept_of_a_route_that_wants_no_record() -> None:
     """Its log line stays."""
-    desk, pages = kept("off")
+    desk, pages = kept("none")
     ctx = sent(desk)
     desk.recorder.intend(ctx, cast(Any, ctx.upstream))
     desk.record(ctx)

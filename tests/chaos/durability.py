@@ -1,0 +1,259 @@
+"""No record is lost and none is doubled: PostgreSQL goes away, and a process is killed again and again (D1, D2).
+
+Two proxies of one host share a spool; one is killed with SIGKILL every so often and started anew, the other takes over
+what it left. Halfway their PostgreSQL is stopped, or frozen. Clients note the `X-Request-Id` of every answer. At the
+end all names are compared with the rows: none is missing, none is there twice, and a row that nobody was answered for
+says that its process crashed. A proxy whose PostgreSQL stays is called at the same pace: what an outage costs is
+compared in pairs of neighbouring windows, since this machine is noisy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.rig import Figure
+from proxy.store.embedded import EmbeddedPostgres
+from tests.chaos.calling import QUIET, Caller, Seen, p99_ms
+from tests.chaos.setting import server
+from tests.harness import ProxyProcess, ScriptedUpstream, answer_json, post, scripted_upstream
+from tests.proofs.known import Someone, admit, config, own_postgres, someone
+from tests.unit.store.engine import execute, login_dsn, migrated_database, owner_dsn
+from tests.unit.store.test_pool import frozen
+
+#: What nobody may find anywhere: arguments of calls, and whatever a key shows.
+PLANTED: Final = "planted-argument-5f1d7c"
+_WINDOW_S: Final = 2.0
+
+
+@dataclass
+class Length:
+    """How much of it; seconds."""
+
+    before_s: float = 30.0
+    outage_s: float = 60.0
+    after_s: float = 30.0
+    per_s: float = 300.0
+    kill_every_s: float = 10.0
+    shipped_s: float = 10.0
+
+
+SHORT: Final = Length(2.0, 4.0, 2.0, 100.0, 3.0)
+
+
+@dataclass
+class Rows:
+    """What PostgreSQL has in the end."""
+
+    intents: Counter[str] = field(default_factory=Counter)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    unknown: set[str] = field(default_factory=set)
+    """Their process crashed."""
+
+
+def stopped(short: bool) -> list[Figure]:
+    """D1."""
+    return asyncio.run(_measure(SHORT if short else Length(), "stopped", short))
+
+
+def held(short: bool) -> list[Figure]:
+    """D2."""
+    return asyncio.run(_measure(SHORT if short else Length(), "frozen", short))
+
+
+class Victim:
+    """A proxy that is killed and started anew on the same state."""
+
+    def __init__(self, settings: dict[str, Any], folder: Path) -> None:
+        self._settings, self._folder = settings, folder
+        self.proxy: ProxyProcess
+        self.caller: Caller
+        self.kills = 0
+
+    async def start(self) -> None:
+        """Serve."""
+        self._folder.mkdir(exist_ok=True)
+        self.proxy = await asyncio.to_thread(ProxyProcess, self._settings, self._folder)
+        self.caller = Caller(self.proxy.port)
+
+    async def die(self) -> None:
+        """SIGKILL, and a new process."""
+        self.proxy.process.send_signal(signal.SIGKILL)
+        await asyncio.to_thread(self.proxy.process.wait)
+        await asyncio.to_thread(self.proxy.stop)
+        self.kills += 1
+        await self.start()
+
+
+async def _measure(length: Length, outage: str, short: bool) -> list[Figure]:
+    who = someone("key")
+    async with AsyncExitStack() as stack:
+        upstream = await stack.enter_async_context(scripted_upstream(answer_json))
+        postgres = await stack.enter_async_context(own_postgres())
+        await admit(postgres.owner_dsn, [who])
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mcp-manager-")))
+        shared = _settings(postgres.dsn, upstream.port, folder / "state")
+        victim = Victim(shared, folder / "victim")
+        await victim.start()
+        stack.push_async_callback(lambda: asyncio.to_thread(victim.proxy.stop))
+        survivor = await stack.enter_async_context(_proxy(shared, folder / "survivor"))
+        name = await stack.enter_async_context(migrated_database())
+        await admit(owner_dsn(name), [who])
+        other = await stack.enter_async_context(
+            _proxy(_settings(login_dsn(name), upstream.port, folder / "other-state"), folder / "other")
+        )
+        run = _Run(length, who, victim, Caller(survivor.port), Caller(other.port), upstream)
+        rss = survivor.rss_bytes()
+        await run.go(length.before_s)
+        rss_before = survivor.rss_bytes()
+        began = len(run.pairs)
+        async with _away(postgres, outage):
+            await run.go(length.outage_s)
+        ended = len(run.pairs)
+        grown = survivor.rss_bytes() - rss_before
+        healed = time.monotonic()
+        drained = asyncio.create_task(_drained([survivor, victim.proxy], 30.0))
+        await run.go(length.after_s)
+        drained_s = await drained - healed
+        await asyncio.sleep(length.shipped_s)
+        rows = await _rows(postgres.owner_dsn)
+    print(f"  {outage}: {len(run.seen)} calls, {victim.kills} kills; memory before {rss >> 20} MiB, "
+          f"grown by {grown / 2**20:.1f} MiB; backlog gone after {drained_s:.1f} s")  # fmt: skip
+    return [
+        *_compared(run.seen, rows, outage),
+        Figure(f"{outage}: p99 of the others' calls in the outage, by before", run.ratio(began, ended),
+               3.0 if short else 1.1, "x"),
+        Figure(f"{outage}: memory grown", grown / 2**20, 20.0, "MiB"),
+        Figure(f"{outage}: backlog gone after", drained_s, 10.0, "s"),
+    ]  # fmt: skip
+
+
+def _settings(dsn: str, port: int, state_dir: Path) -> dict[str, Any]:
+    return {**config(dsn, port, str(state_dir)), "servers": {"up": server(port)}, **QUIET}
+
+
+@asynccontextmanager
+async def _proxy(settings: dict[str, Any], folder: Path) -> AsyncIterator[ProxyProcess]:
+    folder.mkdir()
+    proxy = await asyncio.to_thread(ProxyProcess, settings, folder)
+    try:
+        yield proxy
+    finally:
+        await asyncio.to_thread(proxy.stop)
+
+
+@asynccontextmanager
+async def _away(postgres: EmbeddedPostgres, how: str) -> AsyncIterator[None]:
+    if how == "frozen":
+        with frozen(postgres):
+            yield
+        return
+    await postgres.stop()
+    try:
+        yield
+    finally:
+        await postgres.start()
+
+
+class _Run:
+    """Calls at a steady pace to the two that share a spool, and to the other one."""
+
+    def __init__(
+        self, length: Length, who: Someone, victim: Victim, survivor: Caller, other: Caller, upstream: ScriptedUpstream
+    ) -> None:
+        self._length, self._victim, self._survivor, self._other = length, victim, survivor, other
+        self._upstream = upstream
+        self._kill_at = time.monotonic() + length.kill_every_s
+        body = json.dumps(
+            {"jsonrpc": "2.0", "id": 1, "method": "tools/call",
+             "params": {"name": "look", "arguments": {"password": PLANTED, "note": PLANTED}}}
+        ).encode()  # fmt: skip
+        self._request = post("/up/mcp", body, ": ".join(who.header))
+        #: Of the two that share a spool.
+        self.seen: list[Seen] = []
+        #: p99 of the survivor and of the other in each window, milliseconds.
+        self.pairs: list[tuple[float, float]] = []
+
+    async def go(self, seconds: float) -> None:
+        """So long, in windows."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0.05:
+            await self._window(min(_WINDOW_S, left))
+
+    async def _window(self, seconds: float) -> None:
+        ended = asyncio.Event()
+        per_s = self._length.per_s
+        asyncio.get_running_loop().call_later(seconds, ended.set)
+        killing = asyncio.create_task(self._victim.die()) if time.monotonic() >= self._kill_at else None
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self._victim.caller.keep_pace(per_s / 3, lambda: self._request, ended)),
+                group.create_task(self._survivor.keep_pace(per_s * 2 / 3, lambda: self._request, ended)),
+                group.create_task(self._other.keep_pace(per_s * 2 / 3, lambda: self._request, ended)),
+            ]
+        if killing is not None:
+            await killing
+            self._kill_at = time.monotonic() + self._length.kill_every_s
+        of_victim, of_survivor, of_other = (task.result() for task in tasks)
+        self._upstream.seen.clear()
+        self.seen += of_victim + of_survivor
+        self.pairs.append((p99_ms(of_survivor), p99_ms(of_other)))
+
+    def ratio(self, began: int, ended: int) -> float:
+        """How much more the survivor's calls took than the other's in the outage, by the same before it."""
+        return _ratio(self.pairs[began:ended]) / _ratio(self.pairs[:began])
+
+
+def _ratio(pairs: Sequence[tuple[float, float]]) -> float:
+    return statistics.median(mine / others for mine, others in pairs)
+
+
+async def _drained(proxies: Sequence[ProxyProcess], patience_s: float) -> float:
+    """When no record waits any more; infinity if some still do."""
+    until = time.monotonic() + patience_s
+    while time.monotonic() < until:
+        waiting = 0.0
+        for proxy in proxies:
+            if proxy.process.poll() is None:
+                waiting += await asyncio.to_thread(proxy.metric, "mcp_proxy_spool_oldest_record_seconds")
+        if waiting < 1.0:
+            return time.monotonic()
+        await asyncio.sleep(0.2)
+    return float("inf")
+
+
+async def _rows(dsn: str) -> Rows:
+    rows = Rows()
+    for row in await execute(dsn, "SELECT id, kind, outcome FROM audit_logs"):
+        counts = rows.intents if row["kind"] == "intent" else rows.outcomes
+        counts[str(row["id"])] += 1
+        if row["outcome"] == "unknown":
+            rows.unknown.add(str(row["id"]))
+    return rows
+
+
+def _compared(seen: Sequence[Seen], rows: Rows, outage: str) -> list[Figure]:
+    answered = {each.request_id for each in seen if each.status == 200}
+    named = {each.request_id for each in seen if each.request_id}
+    missing = [name for name in answered if name not in rows.intents or name not in rows.outcomes]
+    doubled = [name for counts in (rows.intents, rows.outcomes) for name, count in counts.items() if count > 1]
+    extra = [name for name in rows.outcomes if name not in named and name not in rows.unknown]
+    alone = [name for name in rows.intents if name not in rows.outcomes]
+    print(f"  {outage}: {len(answered)} answered, {len(rows.outcomes)} outcomes, {len(rows.unknown)} of them unknown; "
+          f"refused {dict(Counter(each.reason for each in seen if each.reason))}")  # fmt: skip
+    return [
+        Figure(f"{outage}: answered calls whose rows are missing", len(missing), 0, ""),
+        Figure(f"{outage}: rows that are there twice", len(doubled), 0, ""),
+        Figure(f"{outage}: rows that nobody was answered for, and no crash", len(extra), 0, ""),
+        Figure(f"{outage}: intents without an outcome", len(alone), 0, ""),
+    ]
