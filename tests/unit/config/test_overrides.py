@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -284,3 +285,11 @@ def test_no_row_breaks_a_configuration(overrides: list[Override], random: Any) -
     again = overridden(before, overrides)
     assert (again.config, again.problems) == (outcome.config, outcome.problems)
     assert overridden(outcome.config, outcome.accepted).config == outcome.config
+
+
+def test_the_manual_names_every_setting() -> None:
+    """In the first column of its table, and no other."""
+    manual = (Path(__file__).parents[3] / "docs" / "runtime-configuration.md").read_text()
+    rows = [line.split("|")[1] for line in manual.splitlines() if line.startswith("| `")]
+    named = {key for row in rows for key in re.findall(r"`([a-z_0-9.*]+\.[a-z_0-9.*]+)`", row)}
+    assert named == set(SETTINGS)
