@@ -1,0 +1,53 @@
+"""Signed heads of chains: which of them are to be believed, and what they say of each other.
+
+Owns what is wrong with heads; what they say of rows is checked by `verify.py`. Keys are given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final, Protocol
+
+from proxy.audit.chain import Head
+from proxy.audit.findings import Finding
+from proxy.audit.verify import Report
+
+_DAY_US: Final = 86_400_000_000
+
+
+class Verifies(Protocol):
+    """A public key."""
+
+    def is_signed(self, text: bytes, signature: bytes) -> bool:
+        """Whether the holder of the secret key signed this."""
+
+
+def believed(
+    heads: Iterable[tuple[Head, str | None, bytes | None]], keys: Mapping[str, Verifies], report: Report
+) -> Iterator[Head]:
+    """The heads whose signatures are right, by the keys of these ids; what is wrong with others is reported."""
+    for head, key_id, signature in heads:
+        key = keys.get(key_id or "")
+        if signature is None:
+            wrong = "it is not signed"
+        elif key is None:
+            wrong = f"the public key {key_id} was not given"
+        elif not key.is_signed(head.text(), signature):
+            wrong = "the signature is not of this head"
+        else:
+            yield head
+            continue
+        report.add(Finding("forged", head.tenant, head.segment, head.rows, 0, wrong))
+
+
+def orphans(heads: Iterable[Head]) -> Iterator[Finding]:
+    """Segments that name one before them which was not ended, although there are still older ones of the tenant."""
+    known = list(heads)
+    ended = {(head.tenant, head.segment) for head in known if head.is_final}
+    oldest: dict[str, int] = {}
+    for head in known:
+        oldest[head.tenant] = min(head.last_us, oldest.get(head.tenant, head.last_us))
+    for head in known:
+        is_newer = oldest[head.tenant] < head.first_us - head.first_us % _DAY_US
+        if head.previous is not None and (head.tenant, head.previous) not in ended and is_newer:
+            yield Finding("orphaned", head.tenant, head.segment, 0, 0, head.previous)

@@ -1,0 +1,158 @@
+"""Rows pass from the database into files and from there to verification without losing what was hashed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.audit import columns
+from proxy.audit.passages import (
+    Copied,
+    Strange,
+    head_of,
+    head_to_json,
+    heads_first,
+    iso,
+    line_of,
+    micros,
+    take,
+    to_json,
+    values,
+)
+from proxy.audit.verify import Report, Trail
+from tests.unit.audit.trails import ACME, FOREVER_US, SIGNER, ZETA, edited, found, record, trail_of
+
+LINES, HEADS = trail_of([record(number) for number in range(20)])
+EXPORTED = [to_json(line) for line in LINES]
+TEXTS = st.text(st.characters(blacklist_categories=["Cs"]), max_size=40)
+VALUES: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers(-(1 << 53), 1 << 53) | st.floats(allow_nan=False) | TEXTS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4),
+    max_leaves=8,
+)
+RECORDS = st.builds(
+    record, st.integers(0, 1000), user_agent=TEXTS | st.none(), detail=TEXTS, target=TEXTS, arguments=VALUES,
+    result=VALUES, duration_ms=st.floats(0, 1e13) | st.none(), bytes_out=st.integers(0, 1 << 62),
+    streamed=st.booleans() | st.none(), client=st.ip_addresses().map(str),
+    risk_reasons=st.lists(st.sampled_from(["write", "night"])),
+)  # fmt: skip
+
+
+@given(RECORDS)
+def test_an_exported_row_gives_the_text_that_was_hashed(made: dict[str, Any]) -> None:
+    """Whatever is in it: escapes, NUL, floats, nested JSON."""
+    line = columns.line(columns.values(made, "one\\2/1", 7))
+    exported = to_json(line + b"\t" + b"ab" * 32)
+    assert b"\n" not in exported
+    assert line_of(exported, orjson.loads(exported)) == line
+
+
+@given(RECORDS)
+def test_copy_reads_as_the_values_that_were_written(made: dict[str, Any]) -> None:
+    """But for times, which people want to read."""
+    expected = columns.values(made, "one/1", 7)
+    expected[columns.PLACE["ts"]] = iso(int(str(expected[columns.PLACE["ts"]])))
+    assert values(columns.line(expected[:1] + columns.values(made, "one/1", 7)[1:]) + b"\tabcd") == [*expected, "abcd"]
+
+
+@given(st.integers(0, 253_402_300_799_999_999))
+def test_times_are_read_as_they_are_written(us: int) -> None:
+    """From 1970 to the year 9999."""
+    assert micros(iso(us)) == us
+
+
+@pytest.mark.parametrize("text", ["", "2026-11-22T12:00:00Z", "2026-11-22 12:00:00.000000+00", "x" * 27])
+def test_other_forms_of_time_are_refused(text: str) -> None:
+    """A row has one form of text only."""
+    with pytest.raises(ValueError):
+        micros(text)
+
+
+def test_json_that_would_change_is_exported_as_text() -> None:
+    """So would its hash."""
+    line = edited(LINES[1], arguments='{"a": 1.0e2,  "a":2}')
+    row = orjson.loads(to_json(line))
+    assert "arguments" not in row
+    assert row["arguments_text"] == '{"a": 1.0e2,  "a":2}'
+    assert line_of(to_json(line), row) == line.rpartition(b"\t")[0]
+
+
+@given(st.integers(1, 400))
+def test_blocks_may_end_anywhere(size: int) -> None:
+    """In the middle of a row, of an escape, between rows."""
+    trail = Trail()
+    trail.strand((ACME, "one/1"), HEADS)
+    rows, content = Copied(trail, (), (0, FOREVER_US)), b"".join(line + b"\n" for line in LINES)
+    for start in range(0, len(content), size):
+        rows.feed(content[start : start + size])
+    report = Report()
+    trail.report(report, FOREVER_US)
+    assert (report.complete, report.rows) == (True, 20)
+
+
+def test_rows_of_other_places_and_times_are_passed_over() -> None:
+    """Only unknown places within the time count, and they are in want of a head."""
+    trail = Trail()
+    trail.strand((ACME, "one/1"), HEADS)
+    other, _ = trail_of([record(number, ZETA) for number in range(5)], "a\\t\tb/1")
+    first_us = int(other[2].split(b"\t")[1])
+    rows = Copied(trail, {(ZETA, "known")}, (0, first_us))
+    for line in (*LINES, *other[2:], *(edited(line, segment="known") for line in other)):
+        rows.feed(line + b"\n")
+    report = Report()
+    trail.report(report, FOREVER_US)
+    assert (report.complete, report.rows) == (True, 20)
+    rows.feed(other[0] + b"\n" + other[1] + b"\n")
+    report = Report()
+    trail.report(report, FOREVER_US)
+    assert [(each.kind, each.segment) for each in report.findings] == [("headless", "a\\t\tb/1")]
+
+
+def test_heads_stand_first_and_are_read_back() -> None:
+    """With key and signature; a line that is none ends them."""
+    signature = SIGNER.sign(HEADS[0].text())
+    heads = [head_to_json(HEADS[0], SIGNER.key_id, signature), head_to_json(HEADS[0], None, None)]
+    expected = [(HEADS[0], SIGNER.key_id, signature), (HEADS[0], None, None)]
+    assert heads_first([*heads, EXPORTED[0], heads[0]]) == expected
+    assert heads_first([*heads, b"x"]) == expected
+    assert heads_first([]) == []
+
+
+@pytest.mark.parametrize("more", [{"row_count": "x"}, {"head": "zz"}, {"first_ts": None}, {"signature": 5}])
+def test_a_head_that_makes_no_sense_is_strange(more: dict[str, Any]) -> None:
+    """It is not passed over in silence."""
+    with pytest.raises(Strange):
+        head_of(orjson.loads(head_to_json(HEADS[0], None, None)) | more)
+
+
+def test_an_export_is_verified_row_by_row() -> None:
+    """What is no row, and what has no chain, is counted."""
+    trail = Trail()
+    trail.strand((ACME, "one/1"), HEADS)
+    odd = [
+        b"{", b"[]", b"{}", b'{"kind":"intent","tenant_id":7}', EXPORTED[3].replace(b'"kind"', b'"kidn"'),
+        EXPORTED[3].replace(b'"seq":4', b'"seq":"4"'), EXPORTED[3].replace(b'"ts":"', b'"ts":"x'),
+        EXPORTED[3].replace(b'"instance":"one",', b'').replace(b'"segment"', b'"instance":"one","segment"'),
+    ]  # fmt: skip
+    bare = EXPORTED[3].replace(b'"segment":"one/1",', b"")
+    head = head_to_json(HEADS[0], None, None)
+    assert take(trail, [head, *EXPORTED, *odd, bare]) == (7, {ACME: 1, "7": 1})
+    report = Report()
+    trail.report(report, FOREVER_US)
+    assert (found(report), report.rows) == ([], 20)
+
+
+def test_a_changed_export_is_found() -> None:
+    """Numbers, texts and JSON alike."""
+    for old, new in ((b'"status_code":200', b'"status_code":500'), (b"12.25", b"12.5"), (b'"search"', b'"delete"')):
+        trail = Trail()
+        trail.strand((ACME, "one/1"), HEADS)
+        assert old in EXPORTED[5]
+        take(trail, [*EXPORTED[:5], EXPORTED[5].replace(old, new), *EXPORTED[6:]])
+        report = Report()
+        trail.report(report, FOREVER_US)
+        assert found(report) == [("changed", 6, 6)]
