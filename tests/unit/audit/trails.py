@@ -22,11 +22,16 @@ NOON_US: Final = 1_795_348_800_000_000
 FOREVER_US: Final = 1 << 62
 
 
+def identity(number: int) -> UUID:
+    """Of a record: one of version 7, made at its time."""
+    return UUID(int=(NOON_US // 1000 + number) << 80 | 7 << 76 | 2 << 62 | number)
+
+
 def record(number: int, tenant: str = ACME, **more: Any) -> dict[str, Any]:
     """What the spool holds of a call: intents have even numbers."""
     seconds, us = divmod(number * 1_000, 1_000_000)
     made = {
-        "kind": "outcome" if number % 2 else "intent", "id": str(UUID(int=7 << 76 | 2 << 62 | number)),
+        "kind": "outcome" if number % 2 else "intent", "id": str(identity(number)),
         "timestamp": f"2026-11-22T12:{seconds // 60:02d}:{seconds % 60:02d}.{us:06d}Z", "tenant_id": tenant,
         "method": "POST", "rpc_method": "tools/call", "target": "search", "target_kind": "tool", "server": "github",
         "route": "github", "era": "modern", "revision": "2025-11-25", "messages": 1, "client": "192.0.2.17",
@@ -52,7 +57,7 @@ def trail_of(records: Sequence[dict[str, Any]], segment: str = "one/1") -> tuple
         assert isinstance(ts, int)
         lines.append(line + b"\t" + draft.add(tenant, line, ts).hex().encode())
     chains.accept(draft)
-    return lines, list(chains.heads(final=True))
+    return lines, sorted(chains.heads(final=True), key=lambda head: head.tenant)
 
 
 def checked(
