@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from secrets import token_hex
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -65,6 +66,10 @@ class Learning:
         self._waiting: dict[str, Change] = {}
         self._sizes: dict[str, int] = {}
         self._waiting_bytes = 0
+        #: Tenant -> counts that were sent, perhaps in vain, with the number of their batch.
+        self._unsure: dict[str, tuple[int, Uses]] = {}
+        self._batch = 0
+        self._writer = f"uses {token_hex(8)}"
 
     # --- what servers offer ---------------------------------------------------------------------------------------
 
@@ -124,29 +129,41 @@ class Learning:
     # --- how often things were used -------------------------------------------------------------------------------
 
     async def count(self) -> None:
-        """A step: write the counts since the last one. Those that cannot be written count on; should PostgreSQL be lost
-        in the middle of a commit, they may count twice. Quiet while it is away. Call it once more at the end."""
+        """A step: write the counts since the last one, each once, though PostgreSQL be lost in the middle of a commit.
+        Those that cannot be written count on. Quiet while it is away. Call it once more at the end."""
         if self._database is None:
             return
-        offset_s = self._wall() - self._clock()
         left = list(_batches(self._usage.take()))
-        slow: list[Uses] = []
+        later: list[Uses] = []
         try:
+            for tenant in list(self._unsure):
+                await self._send(self._database, tenant)
             while left:
-                tenant, uses = left[-1]
-                try:
-                    async with self._database.tenant(tenant) as session:
-                        await _count(session, uses, offset_s)
-                except TooSlow:
-                    slow.append(uses)
-                except Unusable:
-                    self.refused += 1
-                left.pop()
+                tenant, uses = left.pop()
+                if tenant in self._unsure:  # what comes before has to be known first: numbers only grow
+                    later.append(uses)
+                    continue
+                self._batch += 1
+                self._unsure[tenant] = (self._batch, uses)
+                await self._send(self._database, tenant)
         except Unavailable:
             return
         finally:
-            for uses in (*slow, *(uses for _, uses in left)):
+            for uses in (*later, *(uses for _, uses in left)):
                 self._usage.give_back(uses)
+
+    async def _send(self, database: Database, tenant: str) -> None:
+        """Send a tenant's counts, perhaps once more. They are kept until it is known that they are written."""
+        number, uses = self._unsure[tenant]
+        try:
+            async with database.tenant(tenant) as session:
+                if await learned.claim(session, self._writer, number):
+                    await _count(session, uses, self._wall() - self._clock())
+        except TooSlow:  # the others need not wait for it
+            return
+        except Unusable:
+            self.refused += 1
+        del self._unsure[tenant]
 
 
 async def _write(session: Session, change: Change) -> None:

@@ -153,8 +153,15 @@ class TrafficRows:
 
     # --- writing --------------------------------------------------------------------------------------------------
 
+    async def finish(self) -> None:
+        """Write all that waits, at the end, as long as some of it is taken. The deadline is the caller's."""
+        written = -1
+        while self._waiting and self.written + self.refused > written:
+            written = self.written + self.refused
+            await self.step()
+
     async def step(self) -> None:
-        """Write what waits. Quiet while PostgreSQL is away. Call it once more at the end."""
+        """Write what waits. Quiet while PostgreSQL is away."""
         if self._database is None:
             return
         for tenant in list(islice(self._waiting, _MOST_TENANTS)):

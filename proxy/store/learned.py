@@ -184,6 +184,24 @@ _KEY_USED: Final[Mapping[KeyTable, str]] = {
 }
 
 
+#: No row: the batch was counted before.
+_CLAIM: Final = """/* learned.claim */ INSERT INTO usage_writers AS w (tenant_id, instance, batch)
+    VALUES (current_setting('app.tenant')::uuid, $1::text, $2::bigint)
+    ON CONFLICT (tenant_id, instance) DO UPDATE SET batch = excluded.batch WHERE w.batch < excluded.batch
+    RETURNING batch"""
+
+
+async def claim(session: Session, writer: str, batch: int) -> bool:
+    """Whether a batch of a writer is still to be counted: in this very transaction, and then it is. Numbers only grow.
+    Raises Unusable when the tenant is gone, and as `Session.execute`."""
+    try:
+        return bool(await session.fetch(_CLAIM, writer, batch))
+    except asyncpg.IntegrityConstraintViolationError as error:
+        raise Unusable(type(error).__name__) from None
+    except (asyncpg.TransactionRollbackError, asyncpg.UndefinedTableError) as error:
+        raise Unavailable(type(error).__name__) from None
+
+
 async def add_uses(session: Session, table: OfferTable, uses: Sequence[Use]) -> None:
     """Count uses of tools, resources or prompts, each named once. Raises Unusable, and as `Session.execute`."""
     for rows in _batches(uses):

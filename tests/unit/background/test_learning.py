@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from proxy.background import learning as module
 from proxy.background.learning import Learning
@@ -19,6 +22,7 @@ from proxy.identity.access import Server
 from proxy.identity.principal import Source
 from proxy.store import learned
 from proxy.store.database import Bounds, Database, Places
+from tests.unit.background.doubtful import FAILURES, Doubtful
 from tests.unit.store.engine import execute, login_dsn, migrated_database, owner_dsn
 
 ACME = "11111111-1111-1111-1111-111111111111"
@@ -314,3 +318,34 @@ async def test_counts_that_are_refused_are_let_go(offering: Bench) -> None:
     assert offering.learning.refused == 1
     assert await totals(offering) == [(1, 92)]
     assert not offering.usage.take()
+
+
+async def test_nothing_counts_twice_and_nothing_is_lost(offering: Bench, away: Away) -> None:
+    """Whatever happens to transactions, commits whose answer was lost among it: in the end each was counted once."""
+    loop = asyncio.get_running_loop()
+    doubtful = Doubtful(away.database)
+    database: Any = doubtful
+    times = 0
+
+    @settings(max_examples=30, deadline=None)
+    @given(st.lists(st.lists(st.sampled_from(["", *FAILURES]), max_size=3), max_size=4))
+    def run(failures: list[list[str]]) -> None:
+        asyncio.run_coroutine_threadsafe(follow(failures), loop).result(30)
+
+    async def follow(failures: list[list[str]]) -> None:
+        nonlocal times
+        learning = Learning(offering.lessons, offering.catalogue, offering.usage, database, lambda: 0.0, lambda: NOON)
+        for fails in failures:
+            times += 1
+            doubtful.fails = list(fails)
+            offering.usage.give_back(uses())
+            await learning.count()
+        doubtful.fails.clear()
+        await learning.count()
+        await learning.count()
+        assert not offering.usage.take()
+
+    await asyncio.to_thread(run)
+    assert times > 30
+    each = {92: 1, 90: 3, 91: 2, 93: 4, 94: 5}
+    assert {at: count for count, at in await totals(offering)} == {at: count * times for at, count in each.items()}

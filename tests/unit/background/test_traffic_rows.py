@@ -6,7 +6,6 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
@@ -25,8 +24,7 @@ from proxy.identity.access import Server
 from proxy.identity.records import SYSTEM_TENANT
 from proxy.identity.uuid7 import RecordIds
 from proxy.store import traffic as store
-from proxy.store.database import Database, Session
-from proxy.store.pool import TooSlow, Unavailable
+from tests.unit.background.doubtful import Doubtful
 from tests.unit.store.engine import execute, migrated_database, opened, owner_dsn
 
 ACME = "11111111-1111-1111-1111-111111111111"
@@ -36,26 +34,6 @@ GONE = "55555555-5555-5555-5555-555555555555"
 PLACE = Server("files", SERVER, ACME)
 NOON = int(datetime(2027, 1, 15, 12, tzinfo=UTC).timestamp()) // 60
 IDS = RecordIds(time.time, os.urandom)
-
-
-class Doubtful:
-    """A database whose next transactions go wrong: before anything of them happened, or after their commit."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self.fails: list[str] = []
-
-    @asynccontextmanager
-    async def tenant(self, tenant: str) -> AsyncIterator[Session]:
-        how = self.fails.pop(0) if self.fails else ""
-        if how == "away":
-            raise Unavailable("nobody there")
-        async with self._database.tenant(tenant) as session:
-            yield session
-        if how == "lost":
-            raise Unavailable("the connection went before the answer came")
-        if how == "slow":
-            raise TooSlow("the answer took too long")
 
 
 @pytest.fixture
@@ -218,7 +196,7 @@ async def test_nothing_is_lost_and_nothing_doubles(name: str, database: Doubtful
                 database.fails.append(step)
                 await traffic.step()
         database.fails.clear()
-        await traffic.step()
+        await traffic.finish()
         assert (traffic.waiting, traffic.lost, traffic.refused) == (0, 0, 0)
 
     await asyncio.to_thread(run)
@@ -271,6 +249,20 @@ async def test_what_finds_no_room_is_counted(name: str, database: Doubtful, monk
     assert traffic.lost == 11
     await traffic.step()
     assert await rows(name, USED) == [("day", 4), ("hour", 1), ("minute", 1), ("month", 4)]
+
+
+async def test_at_the_end_all_is_written(name: str, database: Doubtful, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many steps that takes; nothing holds it up while PostgreSQL is away."""
+    monkeypatch.setattr(module, "_MOST_TENANTS", 1)
+    traffic = writer(database)
+    for tenant in (ACME, ZETA, SYSTEM_TENANT):
+        traffic.add_tenant(tenant, NOON, requests(1))
+    database.fails = ["away"]
+    await traffic.finish()
+    assert traffic.waiting == 8
+    await traffic.finish()
+    assert traffic.waiting == 0
+    assert await rows(name, USED) == [("day", 3), ("hour", 3), ("minute", 3), ("month", 3)]
 
 
 async def test_only_servers_with_a_row_have_rows(database: Doubtful) -> None:
