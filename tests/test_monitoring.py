@@ -17,23 +17,31 @@ RULES: Final[dict[str, Any]] = yaml.safe_load((ROOT / "deploy/prometheus-rules.y
 DASHBOARD: Final[dict[str, Any]] = json.loads((ROOT / "deploy/grafana-dashboard.json").read_text())
 #: Pages that list metrics; tests of the exposition hold the first to what the port shows.
 PAGES: Final = ("docs/operations.md", "docs/usage.md")
+#: How code declares one: in full, or through the short forms of backend_metrics.py.
+DECLARED: Final = re.compile(
+    r'(?:Family|single|keyed)\(\s*"(counter|gauge|histogram)",\s*"(?:mcp_proxy_)?(\w+)"', re.MULTILINE
+)
 NAME: Final = re.compile(r"(?<![\w:])(?:mcp_proxy|process|python)_\w+")
 RECORDED: Final = re.compile(r"\b\w+:\w+:\w+\b")
 #: Functions that take counters, and what they are called with.
 OF_COUNTERS: Final = re.compile(r"\b(?:rate|increase)\((\w+)")
 
 
-def documented() -> dict[str, str]:
-    """Name -> type of every metric that a page lists."""
+def known() -> dict[str, str]:
+    """Name -> type of every metric that a page lists, or that the source declares by its whole name."""
     rows = re.findall(
         r"^\| `(mcp_proxy_\w+)` \| (counter|gauge|histogram) \|",
         "".join((ROOT / page).read_text() for page in PAGES),
         re.MULTILINE,
     )
-    return dict(rows)
+    found = dict(rows)
+    for path in sorted((ROOT / "proxy").rglob("*.py")):
+        for kind_of, name in DECLARED.findall(path.read_text()):
+            found[f"mcp_proxy_{name}_total" if kind_of == "counter" else f"mcp_proxy_{name}"] = kind_of
+    return found
 
 
-KINDS: Final = documented()
+KINDS: Final = known()
 #: Of the client library: ProcessCollector.
 OTHERS: Final = {"process_cpu_seconds_total": "counter", "process_resident_memory_bytes": "gauge"}
 
@@ -64,7 +72,7 @@ def kind(name: str) -> str | None:
     return OTHERS.get(name) or (None if KINDS.get(name) == "histogram" else KINDS.get(name))
 
 
-def test_pages_list_metrics() -> None:
+def test_metrics_are_known() -> None:
     """Else the tests below would say nothing."""
     assert len(KINDS) > 80
     assert set(KINDS.values()) == {"counter", "gauge", "histogram"}
