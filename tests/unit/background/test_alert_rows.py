@@ -13,6 +13,7 @@ from proxy.background.alert_states import Rule
 from proxy.config.alerts import Alerts as Settings
 from proxy.identity.records import SYSTEM_TENANT
 from proxy.store.alerts import AlertRow
+from proxy.store.alerts import put as put_rows
 from proxy.store.database import Bounds, Database, Places
 from tests.unit.background.test_alerts import Watch
 from tests.unit.store.engine import empty_database, execute, migrated_database, opened, owner_dsn
@@ -167,10 +168,9 @@ async def test_what_changes_while_it_is_written_is_written_again(name: str, data
     [episode] = kept.alerts.firing
     kept.alerts.changed[episode.id] = episode
     ended, episode.resolved_at, episode.ended = episode.started_at + 1, None, None
-    original = module.put
 
     async def put(*arguments: Any) -> None:
-        await original(*arguments)
+        await put_rows(*arguments)
         episode.resolved_at, episode.ended = ended, "clear"
 
     with pytest.MonkeyPatch.context() as patch:

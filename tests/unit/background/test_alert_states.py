@@ -24,7 +24,7 @@ def rule(**given: Any) -> Rule:
 
 def told(track: Track, *values: float | None, step_s: float = 1.0) -> list[tuple[int, str]]:
     """What follows from values that are seen one after the other: number of the look, and what it said."""
-    found = []
+    found: list[tuple[int, str]] = []
     for number, value in enumerate(values):
         outcome = track.take(value, number * step_s)
         if outcome is not None:

@@ -182,7 +182,9 @@ async def test_operators_list_rules_and_events_of_one_or_all(here: Administered)
         past = await alerts.events(session, "acme", past=True, most=10)
         assert [row["ended"] for row in past] == [None, "clear"]
         assert len(await alerts.events(session, None, past=True, most=1)) == 1
-    for call in (alerts.listed, alerts.events):
-        with pytest.raises(Rejected):
-            async with here.session() as session:
-                await call(session, "nobody", **({"past": True, "most": 1} if call is alerts.events else {}))
+    with pytest.raises(Rejected):
+        async with here.session() as session:
+            await alerts.listed(session, "nobody")
+    with pytest.raises(Rejected):
+        async with here.session() as session:
+            await alerts.events(session, "nobody", past=True, most=1)
