@@ -76,11 +76,9 @@ def _put_in_order(path: Path, rest: Callable[[], None]) -> int:
     """Returns how many requests were open."""
     numbers = layout.segments(path)
     open_requests: dict[str, bytes] = {}
-    end = 0
     for number in numbers:
         end = _read_through(layout.segment_path(path, number), open_requests, rest)
-    if numbers:
-        _cut(layout.segment_path(path, numbers[-1]), end)
+        _settle(layout.segment_path(path, number), end if number == numbers[-1] else None)
     by_day: dict[str, list[bytes]] = {}
     for intent in open_requests.values():
         about = fields_of(intent)
@@ -109,14 +107,15 @@ def _read_through(path: Path, open_requests: dict[str, bytes], rest: Callable[[]
     return end
 
 
-def _cut(path: Path, end: int) -> None:
-    if layout.size_of(path) > end:
-        descriptor = os.open(path, os.O_WRONLY)
-        try:
+def _settle(path: Path, end: int | None) -> None:
+    """Cut off what is behind `end`, and put the rest on the disk: what is open is decided by it, once."""
+    descriptor = os.open(path, os.O_WRONLY)
+    try:
+        if end is not None:
             os.ftruncate(descriptor, end)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _unknown(intent: dict[str, object]) -> bytes:

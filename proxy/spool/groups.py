@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from proxy.spool.writer import Place
+
 if TYPE_CHECKING:
     from proxy.spool.writer import Unsynced, Writer
 
@@ -33,6 +35,7 @@ class Groups:
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="spool")
         #: Mark up to which a sync succeeded.
         self.done = 0
+        self.place = Place(1, 0)
         #: Marks past the first and up to the second are those of a sync that failed.
         self._lost = (0, 0)
         #: Syncs that were made and that failed; seconds of all and of the last.
@@ -57,7 +60,10 @@ class Groups:
 
     async def again(self) -> None:
         """Return when the running sync, or else a new one, has ended. May wait for ever."""
-        await asyncio.shield(self._running if self._running is not None else self._begin())
+        running = self._running if self._running is not None else self._begin()
+        await asyncio.shield(running)
+        if self._running is running:  # it ended a moment ago, and who notes that comes next: waiting took no time
+            await asyncio.sleep(0)
 
     async def aside(self, call: Callable[[], _R]) -> _R:
         """Do something that blocks on the disk. May wait for ever."""
@@ -87,4 +93,4 @@ class Groups:
             self._lost = (self._lost[0] if self.done <= self._lost[1] else self.done, what.mark)
             return
         self._writer.synced(what)
-        self.done = max(self.done, what.mark)
+        self.done, self.place = what.mark, what.place

@@ -47,17 +47,17 @@ def make(spool: Path, wall: Callable[[], float]) -> Held:
     name = f"{begun:%Y%m%dT%H%M%SZ}-{os.urandom(_RANDOM_BYTES).hex()}"
     new = spool / f".new-{name}"
     new.mkdir(mode=0o700)
-    held = take(new, create=True)
+    held = take(new)
     assert held is not None  # noqa: S101 - nobody else knows the name
     held.path = new.rename(spool / name)
     sync_folder(spool)
     return held
 
 
-def take(path: Path, *, create: bool = False) -> Held | None:
+def take(path: Path) -> Held | None:
     """Hold a journal; None when somebody does, or when it is gone. Raises OSError."""
     try:
-        lock = os.open(path / LOCK, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o600)
+        lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except FileNotFoundError:
         return None
     try:
@@ -79,13 +79,13 @@ def is_held(path: Path) -> bool:
     if held is not None:
         held.release()
         return False
-    return (path / LOCK).exists()
+    return path.exists()
 
 
 def sweep(spool: Path) -> None:
     """Delete what a crash left of journals that were being made or removed. Raises OSError."""
     for path in (*spool.glob(".new-*"), *spool.glob(".gone-*")):
-        held = take(path, create=True)
+        held = take(path)
         if held is not None:
             with suppress(FileNotFoundError):
                 shutil.rmtree(path)

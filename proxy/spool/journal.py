@@ -11,21 +11,18 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
-import orjson
-
 from proxy.identity.uuid7 import RecordIds
 from proxy.spool import held, layout
 from proxy.spool.bounds import Bounds, Grade, Numbers
 from proxy.spool.groups import Groups
-from proxy.spool.kinds import carried, tenant_of
+from proxy.spool.kinds import carried, summary, tenant_of
 from proxy.spool.ring import Ring, Tallies
-from proxy.spool.writer import Writer
+from proxy.spool.writer import Place, Writer
 
 #: How often `sync` is called, seconds: what a host may lose of records that nobody waited for.
 STEP_S: Final = 0.05
@@ -106,6 +103,10 @@ class Journal:
         self._count(tenant, grade)
         return False
 
+    def skip(self, tenant: str) -> None:
+        """Only count a record of a tenant, as one of grade `usage` for which there is no room."""
+        self._count(tenant, "usage")
+
     def takes(self, grade: Grade) -> bool:
         """Whether `begin` would succeed now, as far as is known."""
         if self._flows:
@@ -179,6 +180,12 @@ class Journal:
         """Number of the segment that is written; those before are sealed."""
         return self._writer.number
 
+    @property
+    def shippable(self) -> Place:
+        """Everything before this may be shipped: it is on the disk, or the disk cannot take it. A row must not outlive
+        the record that tells what it belongs to, should the host stop now."""
+        return self._writer.place if self._groups.error else self._groups.place
+
     def numbers(self) -> Numbers:
         """How it is."""
         groups, error = self._groups, self._writer.error or self._groups.error
@@ -246,15 +253,10 @@ class Journal:
             if count % _SLICE == 0:
                 await asyncio.sleep(0)
         for tenant, minute, dropped in self._tallies.each():
-            if not self._writer.insist(self._summary(tenant, minute, dropped)):
+            if not self._writer.insist(summary(self._ids.new(), tenant, minute, dropped)):
                 return
             self._tallies.drop(tenant, minute)
         self._flow()
-
-    def _summary(self, tenant: str, minute: int, dropped: int) -> bytes:
-        begun = datetime.fromtimestamp(minute, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        about = {"kind": "summary", "id": str(self._ids.new()), "timestamp": begun, "dropped": dropped}
-        return orjson.dumps({**about, "tenant_id": tenant} if tenant else about)
 
     # --- what was shipped -----------------------------------------------------------------------------------------
 

@@ -6,7 +6,9 @@ lasts. It is no row; it only says, should the process die, that the request was 
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any, Final
+from uuid import UUID
 
 import orjson
 
@@ -20,6 +22,13 @@ _ID_CHARS: Final = 36
 def carried(intent: bytes) -> bytes:
     """The record that says that the request of this beginning is still open."""
     return _CARRIED + intent + b"}"
+
+
+def summary(key: UUID, tenant: str, minute: int, dropped: int) -> bytes:
+    """The record of so many records that were not kept, in the minute that begins at so many seconds since 1970."""
+    begun = datetime.fromtimestamp(minute, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    about = {"kind": "summary", "id": str(key), "timestamp": begun, "dropped": dropped}
+    return orjson.dumps({**about, "tenant_id": tenant} if tenant else about)
 
 
 def is_row(record: bytes) -> bool:

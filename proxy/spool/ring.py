@@ -14,6 +14,7 @@ from typing import Final
 _ENDS: Final = 2
 #: Pairs of tenant and minute that are counted apart; those beyond count for nobody in particular.
 _MOST_TALLIES: Final = 4096
+_ORDINARY: Final = 4 << 10
 #: Bytes that a record in memory takes besides itself, about.
 _AROUND: Final = 160
 
@@ -33,7 +34,7 @@ class Ring:
     @property
     def has_room(self) -> bool:
         """Whether a record of ordinary size finds room."""
-        return self.size + (4 << 10) <= self._limit
+        return self.size <= max(self._limit - _ORDINARY, self._limit // 2)
 
     def put(self, key: str, record: bytes, *, end: bool = False) -> bool:
         """Keep a record; `end`: of the end of a request whose beginning was kept. False: no room."""

@@ -67,7 +67,7 @@ def test_what_a_crash_left_half_made_is_swept_and_nothing_else(tmp_path: Path) -
     (tmp_path / ".gone-dead").mkdir()
     layout.segment_path(tmp_path / ".gone-dead", 1).touch()
     (tmp_path / ".new-alive").mkdir()
-    alive = held.take(tmp_path / ".new-alive", create=True)
+    alive = held.take(tmp_path / ".new-alive")
     assert alive is not None
     journal = held.make(tmp_path, Wall())
     held.sweep(tmp_path)

@@ -1,0 +1,431 @@
+"""The journal of a process."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import orjson
+import pytest
+
+from proxy.spool import adoption, held, journal, layout
+from proxy.spool.journal import Bounds, Journal
+from proxy.spool.kinds import carried, is_row
+from proxy.spool.writer import Unsynced
+from tests.unit.spool.records import NOON, Wall, contents, intent, journal_in, key_of, kill, outcome, record_of
+from tests.unit.spool.test_writer import largest_file
+
+
+@pytest.fixture
+async def mine(tmp_path: Path) -> AsyncIterator[Journal]:
+    """A journal with a bound of 1 MiB, in segments of 16 KiB, and 64 KiB of memory."""
+    mine = journal_in(tmp_path)
+    yield mine
+    kill(mine)
+
+
+def rows(mine: Journal) -> list[bytes]:
+    """The records in its segments that become rows."""
+    return [record for record in contents(mine.path) if is_row(record)]
+
+
+def fill(spool: Path, size: int = 1 << 20) -> Path:
+    """Another journal that takes so many bytes."""
+    other = held.make(spool, Wall()).path
+    layout.segment_path(other, 1).write_bytes(bytes(size))
+    return layout.segment_path(other, 1)
+
+
+async def step_until_looked(mine: Journal) -> None:
+    """As many steps as it takes to notice how full the spool is."""
+    for _ in range(20):
+        await mine.sync()
+
+
+def full(mine: Journal) -> None:
+    """Write until there is no more room; one record is counted."""
+    while mine.append(record_of("denied", 0, 900), "usage", ""):
+        pass
+
+
+# --- while all is well --------------------------------------------------------------------------------------------
+
+
+async def test_records_are_in_the_file_when_the_call_returns(mine: Journal) -> None:
+    """A process may die at any moment after it."""
+    assert mine.begin(key_of(1), intent(1), "standard")
+    assert mine.append(record_of("denied", 2), "usage", "")
+    assert mine.end(key_of(1), outcome(1), "standard")
+    kill(mine)
+    assert contents(mine.path) == [intent(1), record_of("denied", 2), outcome(1)]
+
+
+async def test_numbers_say_how_it_is(mine: Journal) -> None:
+    """Nothing is failing."""
+    mine.begin(key_of(1), intent(1), "strict")
+    await step_until_looked(mine)
+    numbers = mine.numbers()
+    assert (numbers.open, numbers.written, numbers.refused, numbers.error, numbers.failing) == (1, 1, 0, "", False)
+    assert numbers.size == layout.bytes_of(mine.path.parent) > 0
+    assert numbers.share == numbers.size / (1 << 20)
+    assert numbers.syncs == 1
+
+
+async def test_a_new_segment_is_begun_when_one_is_full(mine: Journal) -> None:
+    """Nothing is lost in between."""
+    records = [outcome(number, 900) for number in range(100)]
+    assert all(mine.append(record, "strict", "") for record in records)
+    assert mine.number == len(layout.segments(mine.path)) > 5
+    assert rows(mine) == records
+
+
+async def test_durable_returns_when_everything_is_on_the_disk(mine: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many wait for one sync."""
+    synced: list[int] = []
+    real = Unsynced.sync
+    monkeypatch.setattr(Unsynced, "sync", lambda what: synced.append(what.mark) or real(what))
+    for number in range(10):
+        mine.begin(key_of(number), intent(number), "strict")
+    assert all(await asyncio.gather(*(mine.durable() for _ in range(10))))
+    assert synced == [sum(len(intent(number)) + 8 for number in range(10))]
+
+
+async def test_only_what_is_on_the_disk_may_be_shipped(mine: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While syncs fail everything may: in the database it is safer than here."""
+    assert mine.shippable == (1, 0)
+    mine.begin(key_of(1), intent(1), "standard")
+    assert mine.shippable == (1, 0)
+    await mine.sync()
+    assert mine.shippable == (1, len(intent(1)) + 8)
+    mine._writer.roll()
+    mine.end(key_of(1), outcome(1), "standard")
+    assert mine.shippable == (1, len(intent(1)) + 8)
+    await mine.sync()
+    assert mine.shippable == (2, len(outcome(1)) + 8)
+    monkeypatch.setattr(Unsynced, "sync", lambda what: "EIO")
+    mine.append(outcome(2), "standard", "")
+    await mine.sync()
+    assert mine.shippable == (2, 2 * (len(outcome(1)) + 8))
+
+
+async def test_a_denied_request_of_a_strict_tenant_is_kept_as_well_as_can_be(mine: Journal) -> None:
+    """In memory, and it is said that this is not as its grade asks."""
+    full(mine)
+    assert not mine.append(record_of("denied", 1), "strict", "t")
+    assert mine.dropped["strict"] == 0
+    assert mine.numbers().ring > 0
+
+
+async def test_a_new_day_begins_a_new_segment(tmp_path: Path) -> None:
+    """Midnight is UTC's. An empty segment need not be left."""
+    wall = Wall(NOON + 12 * 3600 - 1)
+    mine = journal_in(tmp_path, wall=wall)
+    mine.append(outcome(1), "standard", "")
+    await mine.sync()
+    assert mine.number == 1
+    wall.now += 1
+    await mine.sync()
+    assert mine.number == 2
+    assert mine.append(outcome(2), "standard", "")
+    wall.now += 86400
+    await mine.sync()
+    assert mine.number == 3
+    wall.now += 86400
+    await mine.sync()
+    assert mine.number == 3
+    assert rows(mine) == [outcome(1), outcome(2)]
+    kill(mine)
+
+
+# --- shipped segments ---------------------------------------------------------------------------------------------
+
+
+async def test_a_segment_may_go_although_one_of_its_requests_lasts(mine: Journal) -> None:
+    """What is known of it is carried on; should the process die, it is found open, and only it."""
+    mine.begin(key_of(1), intent(1), "standard")
+    for number in range(2, 60):
+        mine.begin(key_of(number), intent(number, 500), "standard")
+        mine.end(key_of(number), outcome(number), "standard")
+    last = mine.number
+    assert last > 2
+    assert await mine.release(last)  # the one in use stays
+    assert layout.segments(mine.path) == [last]
+    assert carried(intent(1)) in contents(mine.path)
+    assert mine.size == layout.bytes_of(mine.path.parent)
+    kill(mine)
+    taken = adoption.adopt(mine.path, lambda: None)
+    assert taken is not None
+    assert taken.unknown == 1
+
+
+async def test_a_request_that_was_carried_ends_as_any_other(mine: Journal) -> None:
+    """It is carried as often as need be, and not once it is over."""
+    mine.begin(key_of(1), intent(1), "standard")
+    for _ in range(3):
+        last = mine.number
+        while mine.number == last:
+            mine.append(record_of("denied", 2, 900), "standard", "")
+        assert await mine.release(last)
+        assert contents(mine.path).count(carried(intent(1))) == 1
+    mine.end(key_of(1), outcome(1), "standard")
+    kill(mine)
+    taken = adoption.adopt(mine.path, lambda: None)
+    assert taken is not None
+    assert taken.unknown == 0
+
+
+async def test_very_many_open_requests_are_carried_too(mine: Journal) -> None:
+    """In slices, and each once."""
+    for number in range(1000):
+        mine.begin(key_of(number), intent(number), "standard")
+    last = mine.number
+    assert await mine.release(last - 1)
+    kept = contents(mine.path)
+    assert sum(not is_row(record) for record in kept) + sum(is_row(record) for record in kept) == len(kept)
+    assert {adoption.opened(record)[0] for record in kept} == {key_of(number) for number in range(1000)}  # type: ignore[index]
+    assert len(kept) == 1000
+
+
+async def test_nothing_goes_that_is_not_carried_safely(mine: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A segment stays as long as the disk does not have the copy."""
+    mine.begin(key_of(1), intent(1), "standard")
+    mine._writer.roll()
+    monkeypatch.setattr(Unsynced, "sync", lambda what: "EIO")
+    assert not await mine.release(1)
+    assert layout.segments(mine.path) == [1, 2]
+
+
+# --- no room ------------------------------------------------------------------------------------------------------
+
+
+async def test_without_room_each_grade_has_its_way(mine: Journal) -> None:
+    """`strict` is refused at once, `standard` when memory is full too, `usage` never; and nothing goes unsaid."""
+    full(mine)
+    assert [mine.takes(grade) for grade in ("strict", "standard", "usage")] == [False, True, True]
+    assert not mine.begin(key_of(1), intent(1), "strict")
+    assert mine.begin(key_of(2), intent(2), "standard")
+    assert mine.begin(key_of(3), intent(3), "usage")
+    assert mine.end(key_of(2), outcome(2), "standard")
+    assert not mine.end(key_of(3), outcome(3, tenant_id="t"), "usage")
+    number = 10
+    while mine.begin(key_of(number), intent(number, 900), "standard"):
+        number += 1
+    assert not mine.takes("standard")
+    assert mine.takes("usage")
+    assert mine.numbers().ring <= 64 << 10
+    assert mine.end(key_of(10), outcome(10), "standard")  # an answer was given: its end finds room
+    numbers = mine.numbers()
+    assert (numbers.refused, numbers.dropped, numbers.failing) == (2, {"strict": 0, "standard": 0, "usage": 2}, True)
+
+
+async def test_what_waited_is_written_in_its_order_when_there_is_room_again(tmp_path: Path) -> None:
+    """Then what was counted, by tenant and minute; then new records."""
+    other = fill(tmp_path)
+    mine = journal_in(tmp_path)
+    waiting = []
+    for number in range(100):
+        waiting += [intent(number), outcome(number)]
+        assert mine.begin(key_of(number), intent(number), "standard")
+        assert mine.end(key_of(number), outcome(number), "standard")
+    assert mine.begin(key_of(200), intent(200), "standard")
+    for tenant in ("a", "a", ""):
+        assert not mine.append(record_of("denied", 1), "usage", tenant)
+    await mine.sync()
+    assert rows(mine) == []
+    other.unlink()
+    await mine.sync()
+    assert mine.takes("strict")
+    assert mine.begin(key_of(201), intent(201), "strict")
+    found = rows(mine)
+    assert found[:201] == [*waiting, intent(200)]
+    summaries = [orjson.loads(record) for record in found[201:203]]
+    assert [(each["kind"], each.get("tenant_id"), each["dropped"], each["timestamp"]) for each in summaries] == [
+        ("summary", "a", 2, "2026-11-22T12:00:00.000000Z"), ("summary", None, 1, "2026-11-22T12:00:00.000000Z"),
+    ]  # fmt: skip
+    assert summaries[0]["id"] != summaries[1]["id"]
+    assert found[203:] == [intent(201)]
+    assert (mine.numbers().ring, mine.numbers().failing) == (0, False)
+    kill(mine)
+    taken = adoption.adopt(mine.path, lambda: None)
+    assert taken is not None
+    assert taken.unknown == 2  # 200 and 201, known although one of them waited in memory
+
+
+async def test_ends_of_requests_have_room_of_their_own(mine: Journal) -> None:
+    """A spool that is full takes the ends of what has begun, and stays within its bound."""
+    for number in range(20):
+        assert mine.begin(key_of(number), intent(number), "strict")
+    full(mine)
+    assert all(mine.end(key_of(number), outcome(number, 900), "strict") for number in range(20))
+    assert mine.numbers().ring == 0
+    assert all(outcome(number, 900) in contents(mine.path) for number in range(20))
+    assert layout.bytes_of(mine.path.parent) <= 1 << 20
+
+
+async def test_beyond_that_they_wait_in_memory_and_beyond_that_they_are_counted(tmp_path: Path) -> None:
+    """The count is of their tenant."""
+    mine = journal_in(tmp_path, Bounds(total=100_000, segment=16 << 10, ring=10_000))
+    for number in range(60):
+        assert mine.begin(key_of(number), intent(number), "strict")
+    full(mine)
+    kept = [mine.end(key_of(number), outcome(number, 900, tenant_id="t"), "strict") for number in range(60)]
+    assert kept == sorted(kept, reverse=True)
+    lost = kept.count(False)
+    assert 0 < lost == mine.dropped["strict"]
+    assert ("t", int(NOON), lost) in list(mine._tallies.each())
+    assert layout.bytes_of(tmp_path) <= 100_000
+    kill(mine)
+
+
+async def test_journals_of_one_spool_share_its_bound(tmp_path: Path, mine: Journal) -> None:
+    """What others wrote is seen within a second."""
+    assert mine.begin(key_of(1), intent(1), "strict")
+    other = fill(tmp_path)
+    await step_until_looked(mine)
+    assert not mine.begin(key_of(2), intent(2), "strict")
+    assert mine.numbers().share > 1
+    other.unlink()
+    await mine.sync()
+    assert mine.begin(key_of(3), intent(3), "strict")
+
+
+async def test_a_disk_that_is_full_is_a_spool_that_is_full(mine: Journal) -> None:
+    """Nothing is torn by it, and it goes on by itself when there is room."""
+    with largest_file(500):
+        assert mine.begin(key_of(1), intent(1), "strict")
+        assert not mine.begin(key_of(2), intent(2, 900), "strict")
+        assert mine.begin(key_of(3), intent(3), "standard")
+        assert mine.end(key_of(1), outcome(1, 900), "strict")  # waits in memory
+        assert not await mine.durable()
+        await mine.sync()
+        assert not mine.takes("strict")
+        assert mine.numbers().error in ("EFBIG", "ENOSPC")
+    await mine.sync()
+    assert mine.takes("strict")
+    assert mine.numbers().error == ""
+    assert rows(mine) == [intent(1), intent(3), outcome(1, 900)]
+    assert await mine.durable()
+
+
+async def test_a_full_disk_is_probed_by_more_than_one_record(mine: Journal) -> None:
+    """Room for a few bytes is no room: nobody is let in to be refused."""
+    with largest_file(500):
+        assert not mine.begin(key_of(1), intent(1, 900), "strict")
+        await mine.sync()
+        assert not mine.takes("strict")
+    await mine.sync()
+    assert mine.takes("strict")
+
+
+async def test_a_record_too_large_to_be_read_back_is_refused_and_stops_nothing(mine: Journal) -> None:
+    """As an end it is counted."""
+    vast = bytes(9 << 20)
+    assert not mine.begin(key_of(1), vast, "strict")
+    await mine.sync()
+    assert mine.begin(key_of(1), intent(1), "strict")
+    assert not mine.end(key_of(1), vast, "strict")
+    await mine.sync()
+    assert mine.takes("strict")
+
+
+# --- syncs that fail ----------------------------------------------------------------------------------------------
+
+
+async def test_while_syncs_fail_strict_is_refused_and_the_others_go_on(
+    mine: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is written is safe from the death of the process still."""
+    with monkeypatch.context() as patched:
+        patched.setattr(Unsynced, "sync", lambda what: "EIO")
+        assert mine.begin(key_of(1), intent(1), "strict")
+        assert not await mine.durable()
+        assert not mine.takes("strict")
+        assert not mine.begin(key_of(2), intent(2), "strict")
+        assert not mine.append(record_of("denied", 3), "strict", "")
+        assert mine.begin(key_of(4), intent(4), "standard")
+        await mine.sync()
+        assert not mine.takes("strict")
+        assert (mine.numbers().error, mine.numbers().failing) == ("EIO", True)
+    await mine.sync()
+    assert mine.takes("strict")
+    assert mine.begin(key_of(5), intent(5), "strict")
+    assert await mine.durable()
+    assert rows(mine) == [intent(1), record_of("denied", 3), intent(4), intent(5)]
+
+
+async def test_a_disk_that_hangs_is_a_disk_that_fails(mine: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step goes on without it; when it is back, so is everything."""
+    released = threading.Event()
+    real = Unsynced.sync
+    monkeypatch.setattr(Unsynced, "sync", lambda what: released.wait(10) and real(what))
+    monkeypatch.setattr(journal, "_SLOW_S", 0.01)
+    mine.begin(key_of(1), intent(1), "strict")
+    await mine.sync()
+    assert not mine.takes("strict")
+    assert mine.takes("standard")
+    released.set()
+    monkeypatch.setattr(journal, "_SLOW_S", 10.0)
+    await mine.sync()
+    assert mine.takes("strict")
+    assert await mine.durable()
+
+
+# --- the end ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_closed_journal_is_left_to_others(mine: Journal) -> None:
+    """With nothing open it is sealed: nobody has to look through it."""
+    mine.begin(key_of(1), intent(1), "standard")
+    mine.end(key_of(1), outcome(1), "standard")
+    assert await mine.close() == 0
+    assert (mine.path / layout.SEALED).exists()
+    assert adoption.orphans(mine.path.parent) == [mine.path]
+    assert not mine.begin(key_of(2), intent(2), "strict")
+
+
+async def test_a_journal_closed_with_open_requests_is_not_sealed(mine: Journal) -> None:
+    """Who adopts it says that they are unknown."""
+    mine.begin(key_of(1), intent(1), "standard")
+    assert await mine.close() == 0
+    assert not (mine.path / layout.SEALED).exists()
+    taken = adoption.adopt(mine.path, lambda: None)
+    assert taken is not None
+    assert taken.unknown == 1
+
+
+async def test_a_journal_that_was_shipped_whole_is_removed_at_its_end(mine: Journal) -> None:
+    """Nothing of it stays."""
+    mine.append(outcome(1), "standard", "")
+    await mine.close(remove=True)
+    assert list(mine.path.parent.iterdir()) == []
+
+
+async def test_closing_says_what_is_lost(tmp_path: Path) -> None:
+    """What waits in memory for a disk that takes nothing is lost with the process; then nothing is removed either."""
+    fill(tmp_path)
+    mine = journal_in(tmp_path)
+    assert mine.begin(key_of(1), intent(1), "standard")
+    assert not mine.append(record_of("denied", 1), "usage", "t")
+    assert await mine.close(remove=True) == 2
+    assert mine.path.exists()
+
+
+async def test_closing_writes_what_still_waits(tmp_path: Path) -> None:
+    """If there is room by now."""
+    other = fill(tmp_path)
+    mine = journal_in(tmp_path)
+    assert mine.begin(key_of(1), intent(1), "standard")
+    assert mine.end(key_of(1), outcome(1), "standard")
+    other.unlink()
+    await mine._look()
+    assert await mine.close() == 0
+    assert contents(mine.path) == [intent(1), outcome(1)]
+
+
+async def test_a_spool_that_cannot_be_made_is_said_at_once(tmp_path: Path) -> None:
+    """There the start ends."""
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError):
+        journal_in(tmp_path / "file")
