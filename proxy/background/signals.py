@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from proxy.identity.access import Server as Place
 
 Traffic = Callable[[str, str, str, float], float | None]
-"""Metric, id of the tenant ('' for all), id of the server ('' for all; its name when it has no row), seconds to look
-back on -> the value, None when there is none."""
+"""Metric, id of the tenant ('' for all), full name of the server ('' for all), seconds to look back on -> the value,
+None when there is none."""
 
 
 class State(Protocol):
@@ -80,6 +80,8 @@ class Signals:
     def __init__(self, sources: Sources) -> None:
         self._traffic = sources.traffic
         self._servers = sources.servers
+        #: Full names of servers by the id of their row.
+        self._names: dict[str, str] = {}
         self._of_process: Final[Mapping[str, Callable[[], float | None]]] = {
             "spool_share": sources.spool_share,
             "postgres_away": lambda: _number(sources.postgres_away()),
@@ -103,14 +105,25 @@ class Signals:
 
     def _of_traffic(self, rule: Rule) -> float | None:
         tenant = "" if rule.tenant == SYSTEM_TENANT else rule.tenant
-        server = rule.server
-        if server in (servers := self._servers()):  # the name of one of the configuration
-            server = servers[server].place.id or server
+        server = self._name_of(rule.server) if rule.server else ""
+        if server is None:
+            return None
         if rule.min_requests:
             per_minute = self._traffic("requests_per_minute", tenant, server, rule.window_s)
             if round((per_minute or 0.0) * rule.window_s / 60) < rule.min_requests:
                 return None
         return self._traffic(rule.metric, tenant, server, rule.window_s)
+
+    def _name_of(self, server: str) -> str | None:
+        """The full name of a server in force, which is given by it or by its id."""
+        servers = self._servers()
+        if server in servers:
+            return server
+        known = self._names.get(server, "")
+        if known in servers and servers[known].place.id == server:
+            return known
+        self._names = {each.place.id: name for name, each in servers.items() if each.place.id}
+        return self._names.get(server)
 
     def _watched(self, rule: Rule) -> Iterator[Watched]:
         """Its servers. A tenant's rule does not see the servers of others."""

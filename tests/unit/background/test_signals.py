@@ -39,24 +39,33 @@ class Here:
         clock = Time()
         self.up = Server("up", Place("up"), clock, Queue())
         self.own = Server("acme/own", Place("own", ROW, ACME), clock)
-        servers = {server.name: server for server in (self.up, self.own)}
-        self.signals = Signals(Sources(self.traffic, lambda: servers, **sources))
+        self.servers = {server.name: server for server in (self.up, self.own)}
+        self.signals = Signals(Sources(self.traffic, lambda: self.servers, **sources))
 
     def values(self, metric: str, tenant: str = SYSTEM_TENANT, **given: Any) -> dict[str, float | None]:
         return self.signals.values(rule(metric=metric, tenant=tenant, **given))
 
 
 def test_traffic_is_that_of_the_tenant_and_the_operator_sees_all() -> None:
-    """A server of the configuration is named, one with a row has an id."""
+    """A server is given by its full name, or by the id of its row."""
     here = Here()
     assert here.values("p99_ms") == {"": 7.0}
     here.values("error_rate", ACME, server=ROW, window_s=60.0)
     here.values("p50_ms", server="up")
-    here.values("p50_ms", server="acme/own")
     assert here.traffic.asked == [
-        ("p99_ms", "", "", 300.0), ("error_rate", ACME, ROW, 60.0), ("p50_ms", "", "up", 300.0),
-        ("p50_ms", "", ROW, 300.0),
+        ("p99_ms", "", "", 300.0), ("error_rate", ACME, "acme/own", 60.0), ("p50_ms", "", "up", 300.0)
     ]  # fmt: skip
+
+
+def test_a_server_that_is_gone_has_no_traffic_and_one_that_is_renamed_goes_on() -> None:
+    """It is not taken for all servers."""
+    here = Here()
+    assert here.values("p50_ms", ACME, server=ROW) == {"": 7.0}
+    here.servers = {"up": here.up, "acme/new": here.own}
+    assert here.values("p50_ms", ACME, server=ROW) == {"": 7.0}
+    here.servers = {"up": here.up, "acme/new": Server("acme/new", Place("new", "another", ACME), Time())}
+    assert here.values("p50_ms", ACME, server=ROW) == here.values("p50_ms", server="nobody") == {"": None}
+    assert [server for _, _, server, _ in here.traffic.asked] == ["acme/own", "acme/new"]
 
 
 @pytest.mark.parametrize(("per_minute", "seen"), [(None, None), (9.8, None), (10.0, 7.0), (11.0, 7.0)])
