@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
-from proxy.store import registry
+from proxy.store import records, registry
 from proxy.store.accounts import Rejected, administration
 from proxy.store.database import Bounds, Database, Places, Purpose, Session, Unavailable
 from proxy.store.learned import Unusable
@@ -34,7 +34,7 @@ from tests.unit.store.test_migrate_schema_isolation import readable
 _Result = TypeVar("_Result")
 
 #: What a caller of the store has to reckon with, and a statement on a connection that was lost before it.
-EXPECTED: Final = (Unavailable, Unusable, Rejected, asyncpg.PostgresError)
+EXPECTED: Final = (Unavailable, Unusable, records.Unusable, Rejected, asyncpg.PostgresError)
 #: Tables that some call writes, with the column that names the tenant.
 WRITTEN: Final = {
     "tenants": "id",
@@ -42,7 +42,9 @@ WRITTEN: Final = {
         (
             "mcp_servers", "server_tools", "server_resources", "server_prompts", "enhanced_api_keys", "api_keys",
             "api_tokens", "system_events", "circuit_breakers", "connection_pools", "request_queues",
-            "server_health_checks", "breaker_orders", "maintenance_windows",
+            "server_health_checks", "breaker_orders", "maintenance_windows", "request_logs", "audit_logs",
+            "audit_heads", "error_logs", "security_events", "server_metrics", "api_key_usage", "tenant_usage",
+            "usage_writers", "performance_alerts", "alert_events", "data_retention_policies", "system_configs",
         ),
         "tenant_id",
     ),
@@ -106,7 +108,7 @@ class World:
         self._stack.push_async_callback(self.owner.close)
         for tenant in TENANTS:
             await self.owner.execute(tenant.rows)
-            for table in ("api_keys", "api_tokens", "maintenance_windows"):
+            for table in ("api_keys", "api_tokens", "maintenance_windows", "performance_alerts"):
                 await self.owner.execute(f"UPDATE {table} SET id = tenant_id WHERE tenant_id = $1", tenant.id)
         tables = await readable(self.owner, "app")
         self._look = "/* proof.look */ " + " UNION ALL ".join(
@@ -167,7 +169,8 @@ class World:
 
     async def _digest(self) -> dict[tuple[str, str], str]:
         query = " UNION ALL ".join(
-            f"SELECT '{table}', {column}::text, md5(string_agg(t::text, '' ORDER BY t.id)) FROM {table} AS t GROUP BY 2"
+            f"SELECT '{table}', {column}::text, md5(string_agg(t::text, '' ORDER BY t::text)) FROM {table} AS t"
+            " GROUP BY 2"
             for table, column in WRITTEN.items()
         )
         return {(table, tenant): digest for table, tenant, digest in await self.owner.fetch(query)}

@@ -6,14 +6,13 @@ given the session of a tenant, they may fail, but they must not show or change w
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from uuid import UUID, uuid4
 
 from proxy.identity.keys import PepperRing, mint
-from proxy.identity.records import SYSTEM_TENANT, KeyRecord
+from proxy.identity.records import KeyRecord
 from proxy.store import (
     accounts,
     breaker_orders,
@@ -34,52 +33,16 @@ from proxy.store.observations import BreakerSeen, Check, Event, HealthSeen, Pool
 from proxy.store.servers import NewServer
 from proxy.store.tenants import NewTenant
 from proxy.store.violations import SecurityEvent, Violation
-from tests.unit.store.test_migrate_schema_isolation import ROWS
+from tests.proofs.isolation_record_calls import COUNTING, OPERATING
+from tests.proofs.isolation_shapes import TENANTS, Call, Shown, Tenant
+
+__all__ = ["CALLS", "LEARNING", "TENANTS", "Call", "Shown", "Tenant"]
 
 RING: Final = PepperRing({1: b"a pepper of a proof"})
 AT: Final = 1_800_000_000.0
 INSTANCE: Final = "an instance"
 OFFERS: Final[tuple[OfferTable, ...]] = ("server_tools", "server_resources", "server_prompts")
 KEY_TABLES: Final = ("enhanced_api_keys", "api_keys", "api_tokens")
-
-
-@dataclass(frozen=True)
-class Tenant:
-    """One of those who share the database; `rows` makes one row of his in every table that has tenants."""
-
-    id: str
-    slug: str
-
-    @property
-    def rows(self) -> str:
-        made = ROWS.partition(";")[2] if self.id == SYSTEM_TENANT else ROWS  # the system tenant itself is there
-        return made.replace("$1", f"'{self.id}'::uuid")
-
-    @property
-    def key(self) -> str:
-        """Id of his row in `enhanced_api_keys`."""
-        return self.id[-1].rjust(12, "0")
-
-    def __repr__(self) -> str:
-        return self.slug
-
-
-TENANTS: Final = (
-    Tenant(str(UUID(int=0xA)), "ta"),
-    Tenant(str(UUID(int=0xB)), "tb"),
-    Tenant(SYSTEM_TENANT, "system"),
-)
-
-
-class Shown(NamedTuple):
-    """A row that a call returned: the table, its id, and whose it says it is ('' for nothing said)."""
-
-    table: str
-    id: str
-    owner: str
-
-
-Call = Callable[[Session, Tenant, Tenant, int], Awaitable[list[Shown]]]
 
 
 def _offer(table: OfferTable, me: Tenant, number: int) -> dict[str, object]:
@@ -114,6 +77,11 @@ async def _add_key_uses(session: Session, me: Tenant, aim: Tenant, number: int) 
     table: Any = KEY_TABLES[number % 3]
     key = aim.key if table == "enhanced_api_keys" else aim.id
     await learned.add_key_uses(session, table, [KeyUse(key, number + 1, AT + number, "192.0.2.7")])
+    return []
+
+
+async def _claim(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
+    await learned.claim(session, aim.slug, number + 1)
     return []
 
 
@@ -313,6 +281,7 @@ LEARNING: Final[dict[str, Call]] = {
     "learned.keep_offers": _keep_offers,
     "learned.add_uses": _add_uses,
     "learned.add_key_uses": _add_key_uses,
+    "learned.claim": _claim,
     "learned.ensure_rows": _ensure_rows,
     "violations.add_violations": _add_violations,
     "observations.put_breakers": _put_breakers,
@@ -320,6 +289,7 @@ LEARNING: Final[dict[str, Call]] = {
     "observations.put_queues": _put_queues,
     "observations.put_health": _put_health,
     "observations.add_checks": _add_checks,
+    **COUNTING,
 }
 """What the data plane does with the session of a tenant."""
 
@@ -352,6 +322,7 @@ MISUSED: Final[dict[str, Call]] = {
     "registry.read_changes": _read_changes,
     "registry.read_hashes": _read_hashes,
     "registry.read_fingerprints": _read_fingerprints,
+    **OPERATING,
 }
 """What others do, with the session of a tenant all the same."""
 
