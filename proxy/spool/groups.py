@@ -13,8 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from proxy.spool.writer import Place
-
 if TYPE_CHECKING:
     from proxy.spool.writer import Unsynced, Writer
 
@@ -35,7 +33,6 @@ class Groups:
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="spool")
         #: Mark up to which a sync succeeded.
         self.done = 0
-        self.place = Place(1, 0)
         #: Marks past the first and up to the second are those of a sync that failed.
         self._lost = (0, 0)
         #: Syncs that were made and that failed; seconds of all and of the last.
@@ -93,4 +90,4 @@ class Groups:
             self._lost = (self._lost[0] if self.done <= self._lost[1] else self.done, what.mark)
             return
         self._writer.synced(what)
-        self.done, self.place = what.mark, what.place
+        self.done = what.mark

@@ -22,7 +22,7 @@ from proxy.spool.bounds import Bounds, Grade, Numbers
 from proxy.spool.groups import Groups
 from proxy.spool.kinds import carried, summary, tenant_of
 from proxy.spool.ring import Ring, Tallies
-from proxy.spool.writer import Place, Writer
+from proxy.spool.writer import Writer
 
 #: How often `sync` is called, seconds: what a host may lose of records that nobody waited for.
 STEP_S: Final = 0.05
@@ -180,12 +180,6 @@ class Journal:
         """Number of the segment that is written; those before are sealed."""
         return self._writer.number
 
-    @property
-    def shippable(self) -> Place:
-        """Everything before this may be shipped: it is on the disk, or the disk cannot take it. A row must not outlive
-        the record that tells what it belongs to, should the host stop now."""
-        return self._writer.place if self._groups.error else self._groups.place
-
     def numbers(self) -> Numbers:
         """How it is."""
         groups, error = self._groups, self._writer.error or self._groups.error
@@ -200,7 +194,7 @@ class Journal:
     async def durable(self) -> bool:
         """Return when everything recorded so far is on the disk: with whoever else waits, in one sync. False: it is
         not, and may never be. The deadline is the caller's."""
-        return not self._ring and await self._groups.through(self._writer.mark)
+        return await self._groups.through(self._writer.mark) and not self._ring
 
     async def sync(self) -> None:
         """Every `STEP_S`: put on the disk what was written, write what waits if there is room again, and begin the

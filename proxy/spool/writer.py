@@ -22,18 +22,10 @@ _write: Final = os.write
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
 
 
-class Place(NamedTuple):
-    """A place in a journal: everything before it means the segments before, and so many bytes of this one."""
-
-    segment: int
-    offset: int
-
-
 class Unsynced(NamedTuple):
-    """What has to be synced so that everything up to `mark`, which is at `place`, is on the disk."""
+    """What has to be synced so that everything up to `mark` is on the disk."""
 
     mark: int
-    place: Place
     files: tuple[int, ...]
     closing: int
     """So many of the first files are written no more."""
@@ -122,11 +114,6 @@ class Writer:
         """Whether nothing is in the segment yet."""
         return self.mark == self._start
 
-    @property
-    def place(self) -> Place:
-        """Where the next record comes."""
-        return Place(self.number, self.mark - self._start)
-
     def roll(self) -> bool:
         """Begin a new segment; the gate has to be opened anew. False: it cannot be made, and the old one goes on."""
         try:
@@ -162,7 +149,7 @@ class Writer:
         """What to sync now."""
         current = (self._fd,) if self._fd >= 0 else ()
         files, folder = (*self._retired, *current), None if self._named else self._folder
-        return Unsynced(self.mark, self.place, files, len(self._retired), folder)
+        return Unsynced(self.mark, files, len(self._retired), folder)
 
     def synced(self, done: Unsynced) -> None:
         """It is on the disk: what is written no more is closed."""

@@ -92,24 +92,6 @@ async def test_durable_returns_when_everything_is_on_the_disk(mine: Journal, mon
     assert synced == [sum(len(intent(number)) + 8 for number in range(10))]
 
 
-async def test_only_what_is_on_the_disk_may_be_shipped(mine: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While syncs fail everything may: in the database it is safer than here."""
-    assert mine.shippable == (1, 0)
-    mine.begin(key_of(1), intent(1), "standard")
-    assert mine.shippable == (1, 0)
-    await mine.sync()
-    assert mine.shippable == (1, len(intent(1)) + 8)
-    mine._writer.roll()
-    mine.end(key_of(1), outcome(1), "standard")
-    assert mine.shippable == (1, len(intent(1)) + 8)
-    await mine.sync()
-    assert mine.shippable == (2, len(outcome(1)) + 8)
-    monkeypatch.setattr(Unsynced, "sync", lambda what: "EIO")
-    mine.append(outcome(2), "standard", "")
-    await mine.sync()
-    assert mine.shippable == (2, 2 * (len(outcome(1)) + 8))
-
-
 async def test_a_denied_request_of_a_strict_tenant_is_kept_as_well_as_can_be(mine: Journal) -> None:
     """In memory, and it is said that this is not as its grade asks."""
     full(mine)

@@ -22,14 +22,11 @@ from proxy.spool.checkpoint import Checkpoint
 from proxy.spool.journal import Bounds, Grade, Journal
 from proxy.spool.kinds import is_row
 from proxy.spool.quarantine import Entry, Quarantine
-from proxy.spool.writer import Place
 from tests.unit.spool.records import NOON, Wall, key_of, kill, record_of
 
 GRADES = st.sampled_from(("strict", "standard", "usage"))
 Key = tuple[str, str]
 
-#: Behind everything.
-END = Place(1 << 62, 0)
 #: A small spool: a few requests make a segment, a few dozen fill it.
 BOUNDS = Bounds(total=12_000, segment=2_000, ring=4_000)
 
@@ -136,18 +133,18 @@ class Life(RuleBasedStateMachine):
     def steps(self) -> None:
         """The step of the journal: everything is on the disk then, if there is room."""
         self.await_(self.mine.sync())
-        numbers = self.mine.numbers()
-        self.synced = {path: layout.size_of(path) for path in self.spool.glob("*/*.seg")}
-        self.unsynced = set(self.in_memory)
-        if not numbers.ring:
-            if self.in_memory:  # just written, and synced in the next step
-                self.in_memory.clear()
-                self.await_(self.mine.sync())
-                self.synced = {path: layout.size_of(path) for path in self.spool.glob("*/*.seg")}
-            self.unsynced.clear()
-        if not numbers.failing:
+        if not self.mine.numbers().ring and self.in_memory:  # just written, and synced in the next step
+            self.in_memory.clear()
+            self.await_(self.mine.sync())
+        self.is_synced()
+        if not self.mine.numbers().failing:
             self.counted += self.uncounted
             self.uncounted = 0
+
+    def is_synced(self) -> None:
+        """What is in files now survives the host."""
+        self.synced = {path: layout.size_of(path) for path in self.spool.glob("*/*.seg")}
+        self.unsynced = set(self.in_memory)
 
     @rule(seconds=st.sampled_from((0.1, 61.0, 43_200.0)))
     def time_passes(self, seconds: float) -> None:
@@ -196,20 +193,21 @@ class Life(RuleBasedStateMachine):
 
     # --- shipping -------------------------------------------------------------------------------------------------
 
-    def ship(self, path: Path, most: int, fault: bool, end: Place = END) -> bool:
-        """Ship up to so many bytes of a journal, none behind `end`. `fault`: die before the checkpoint. Returns whether
-        all is shipped."""
+    def ship(self, path: Path, most: int, fault: bool) -> bool:
+        """Ship up to so many bytes of a journal, and nothing that is not on the disk. `fault`: die before the
+        checkpoint. Returns whether all is shipped."""
         quarantine = Quarantine(self.spool)
         reached = checkpoint.load(path)
         for number in layout.segments(path):
-            if number < reached.segment or number > end.segment:
+            if number < reached.segment:
                 continue
             at: int | None = reached.offset if number == reached.segment else 0
-            while at is not None and (number < end.segment or at < end.offset):
+            while at is not None:
                 file = layout.segment_path(path, number)
-                limit = end.offset - at if number == end.segment else 1_000
-                piece = segment.read(file, at, min(most, 1_000, limit))
-                assert number < end.segment or piece.offset <= end.offset
+                piece = segment.read(file, at, min(most, 1_000))
+                if path == self.mine.path:
+                    self.await_(self.mine.durable())
+                    self.is_synced()
                 for record in piece.records:
                     self.insert(record, quarantine, f"{path.name}/{number}")
                 if fault and piece.records:
@@ -236,7 +234,7 @@ class Life(RuleBasedStateMachine):
     @rule(most=st.integers(100, 8_000), fault=st.booleans(), release=st.booleans())
     def ships(self, most: int, fault: bool, release: bool) -> None:
         """Ship some of the live journal, and let go of what is shipped whole."""
-        self.ship(self.mine.path, most, fault, self.mine.shippable)
+        self.ship(self.mine.path, most, fault)
         if release:
             reached = checkpoint.load(self.mine.path)
             if self.await_(self.mine.release(reached.segment - 1)):
