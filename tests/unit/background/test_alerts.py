@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from proxy.background import alerts as module
 from proxy.background.alert_states import Notice, Rule
@@ -108,6 +112,29 @@ async def test_notifications_of_a_begin_have_a_distance() -> None:
     assert watch.notices[-1].episode is watch.alerts.firing[0]
     await watch.see(1)
     assert watch.statuses[-2:] == ["firing", "resolved"]
+
+
+@given(st.lists(st.tuples(st.sampled_from([1.0, 9.0, 11.0, None]), st.integers(1, 90)), max_size=60))
+def test_whatever_happens_begins_are_apart_and_each_end_follows_its_begin(
+    looks: list[tuple[float | None, int]],
+) -> None:
+    """And nothing is told of that is not in the log."""
+
+    async def run() -> None:
+        watch = Watch(rule(cooldown_s=100, window_s=60, for_s=20, keep_firing_s=20))
+        for value, after_s in looks:
+            await watch.see(value, after_s)
+        begins = [notice.at for notice in watch.notices if notice.status == "firing"]
+        assert all(later - earlier >= 100 for earlier, later in pairwise(begins))
+        assert watch.statuses == ["firing", "resolved"] * (len(watch.notices) // 2) + ["firing"] * (
+            len(watch.notices) % 2
+        )
+        episodes = [notice.episode.id for notice in watch.notices]
+        assert episodes[::2][: len(episodes) // 2] == episodes[1::2]
+        logged = {said["episode"] for event, said in watch.log.lines if event == "alert firing"}
+        assert {str(each) for each in episodes} <= logged
+
+    asyncio.run(run())
 
 
 async def test_the_distance_outlives_a_series_that_comes_and_goes() -> None:
