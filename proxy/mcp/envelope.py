@@ -19,6 +19,7 @@ from proxy.errors import HeaderMismatch, InvalidRequest, RequestId
 from proxy.mcp import headers, methods, revisions
 from proxy.mcp.methods import METHODS, Access
 from proxy.mcp.strict_json import Names, load
+from proxy.mcp.trace import stated_in
 
 #: Member of `params._meta` in which a modern request names its revision (MCP 2026-07-28 basic, "Per-request fields").
 VERSION_KEY: Final = "io.modelcontextprotocol/protocolVersion"
@@ -98,6 +99,8 @@ class Envelope:
     """Header and body name the same modern revision; False is decided on the body alone."""
     revision: str
     """The revision asked for: the header's ('' when unknown), without it that of an `initialize`, else 2025-03-26."""
+    traceparent: str = ""
+    """What `_meta` of the only message says, unchecked; '' for nothing."""
 
     @property
     def first(self) -> Message:
@@ -131,10 +134,14 @@ def _read(body: bytes, fields: Mapping[str, str]) -> Envelope:
     message, params = _read_message(document)
     version = _version_in(params, message.id)
     if declared is not None and declared not in _LEGACY:
-        return _read_modern(message, version, declared, fields)
-    if version is not _ABSENT:
-        _refuse_modern(version, message.id)
-    return Envelope((message,), False, False, declared or _revision_asked(message, params))
+        envelope = _read_modern(message, version, declared, fields)
+    else:
+        if version is not _ABSENT:
+            _refuse_modern(version, message.id)
+        envelope = Envelope((message,), False, False, declared or _revision_asked(message, params))
+    if "_meta" in params:
+        envelope.traceparent = stated_in(params["_meta"])
+    return envelope
 
 
 def _read_batch(items: list[Any], declared: str | None) -> Envelope:
