@@ -97,9 +97,10 @@ _PUT: Final = """/* alerts.put */ INSERT INTO alert_events
         $9::float8[], $10::text[], $11::timestamptz[], $12::timestamptz[], $13::text[]) AS n
     ON CONFLICT (id) DO UPDATE SET seen_at = now(), value = excluded.value, threshold = excluded.threshold,
         severity = excluded.severity, resolved_at = excluded.resolved_at, ended = excluded.ended"""
+_STATE: Final = "CASE WHEN NOT n.fires THEN 'ok' WHEN a.state = 'ok' THEN 'firing' ELSE a.state END"
 _STATES: Final = f"""/* alerts.states */ UPDATE performance_alerts AS a
-    SET state = CASE WHEN NOT n.fires THEN 'ok' WHEN a.state = 'ok' THEN 'firing' ELSE a.state END,
-        last_value = coalesce(n.value, a.last_value), last_triggered_at = coalesce(n.began, a.last_triggered_at)
+    SET state = {_STATE}, last_value = coalesce(n.value, a.last_value),
+        last_triggered_at = coalesce(n.began, a.last_triggered_at)
     FROM (
         SELECT s.id, s.value, max(e.started_at) AS began,
             coalesce(bool_or(e.resolved_at IS NULL AND e.seen_at > now() - interval '{_GONE}'), false) AS fires
@@ -107,7 +108,8 @@ _STATES: Final = f"""/* alerts.states */ UPDATE performance_alerts AS a
         LEFT JOIN alert_events AS e ON e.alert_id = s.id AND (e.resolved_at IS NULL OR e.id = ANY ($3::uuid[]))
         GROUP BY s.id, s.value
     ) AS n
-    WHERE a.id = n.id"""  # noqa: S608 - names of our own
+    WHERE a.id = n.id AND (a.state <> {_STATE} OR a.last_value IS DISTINCT FROM coalesce(n.value, a.last_value)
+        OR a.last_triggered_at IS DISTINCT FROM coalesce(n.began, a.last_triggered_at))"""  # noqa: S608 - our own
 
 
 async def read_rules(session: Session) -> list[AlertRow]:

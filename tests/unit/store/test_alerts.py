@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -110,6 +111,25 @@ async def test_a_rule_fires_until_the_last_instance_says_that_it_ended(here: Adm
     assert (await rule(here))[0] == "acknowledged"
     await put(here, two._replace(resolved_at=AT, ended="clear"))
     assert (await rule(here))[0] == "ok"
+
+
+async def test_of_two_instances_that_end_together_one_is_the_last(here: Administered) -> None:
+    """Else each would leave it to the other, and the rule would fire for ever."""
+    for _ in range(10):
+        seen = [episode(instance=str(number)) for number in range(3)]
+        await asyncio.gather(*(put(here, each) for each in seen))
+        assert (await rule(here))[0] == "firing"
+        await asyncio.gather(*(put(here, each._replace(resolved_at=AT, ended="clear")) for each in seen))
+        assert (await rule(here))[0] == "ok"
+
+
+async def test_what_is_as_it_was_is_not_written(here: Administered) -> None:
+    """Every minute, by every instance."""
+    await put(here, value=5.0)
+    before = await here.rows("SELECT xmin::text, last_value FROM performance_alerts")
+    await put(here, value=5.0)
+    assert await here.rows("SELECT xmin::text, last_value FROM performance_alerts") == before
+    assert before[0]["last_value"] == 5.0
 
 
 async def test_an_instance_that_is_gone_fires_no_more(here: Administered) -> None:
