@@ -6,7 +6,9 @@ and writing rows, has a step of its own.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -29,7 +31,8 @@ if TYPE_CHECKING:
     from proxy.metrics import Family
     from proxy.store.database import Database
 
-#: How long webhooks may take at the end, seconds.
+#: How long tables and webhooks may take at the end, seconds.
+_LAST_ROWS_S: Final = 1.0
 _LAST_TRIES_S: Final = 2.0
 
 
@@ -89,5 +92,7 @@ class Alerting:
 
     async def finish(self) -> None:
         """Write the end of everything, and tell what waits; takes a few seconds at most."""
-        await self._rows.finish()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_ROWS_S):
+                await self._rows.finish()
         await self.webhooks.finish(_LAST_TRIES_S)

@@ -16,10 +16,11 @@ from proxy.store import alerts
 from proxy.store.accounts import Rejected
 from proxy.store.alerts import AlertRow, EpisodeRow
 from proxy.store.learned import Unusable
+from proxy.store.migrate import migrator
 from proxy.store.observations import patient
 from proxy.store.pool import Unavailable
 from tests.unit.store.administered import Administered, administered
-from tests.unit.store.engine import empty_database, opened
+from tests.unit.store.engine import empty_database, execute, migrated_database, opened, owner_dsn
 
 ACME, GLOBEX = "11111111-1111-1111-1111-111111111111", "33333333-3333-3333-3333-333333333333"
 SLOW = "22222222-2222-2222-2222-222222222222"
@@ -208,3 +209,20 @@ async def test_operators_list_rules_and_events_of_one_or_all(here: Administered)
     with pytest.raises(Rejected):
         async with here.session() as session:
             await alerts.events(session, "nobody", past=True, most=1)
+
+
+async def test_rules_of_new_metrics_go_with_the_migration() -> None:
+    """The others stay, and PostgreSQL takes them with the columns that there were."""
+    rows = "SELECT name FROM performance_alerts ORDER BY name"
+    async with migrated_database() as name:
+        await execute(
+            owner_dsn(name),
+            "INSERT INTO performance_alerts (tenant_id, name, metric, threshold)"
+            f" VALUES ('{SYSTEM_TENANT}', 'new', 'spool_share', 1), ('{SYSTEM_TENANT}', 'old', 'p95_ms', 1)",
+        )
+        async with migrator(owner_dsn(name)) as migrations:
+            await migrations.down(to="20261122003300")
+        assert [row["name"] for row in await execute(owner_dsn(name), rows)] == ["old"]
+        async with migrator(owner_dsn(name)) as migrations:
+            await migrations.up()
+        assert [row["name"] for row in await execute(owner_dsn(name), rows)] == ["old"]
