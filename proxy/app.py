@@ -14,15 +14,12 @@ import gc
 import os
 import random
 import signal
-import sys
 import time
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-
-import uvloop
 
 from proxy import log
 from proxy.admin.readiness import Readiness
@@ -46,7 +43,6 @@ from proxy.dataplane.lane_aiohttp import AiohttpLane
 from proxy.dataplane.listener import TICK_S, Listener
 from proxy.dataplane.mirror import Mirrors
 from proxy.dataplane.parts import Parts
-from proxy.dataplane.recorder import Recorder
 from proxy.dataplane.snapshot import Live, SnapshotBuilder
 from proxy.dataplane.streams import Streams
 from proxy.dataplane.upstream import Around
@@ -54,11 +50,8 @@ from proxy.drain import Drain
 from proxy.mcp.methods import metric_label
 from proxy.metrics import Metrics, new_registry
 from proxy.protection import Protection
-from proxy.store.accounts import Rejected
-from proxy.store.child_server import EmbeddedError
-from proxy.store.migrate import MigrationError
+from proxy.record import Process, Records
 from proxy.store.peppers import pepper_ring
-from proxy.store.pool import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -81,8 +74,6 @@ _REVOKE_S: Final = 1.0
 _STOP_S: Final = 2.0
 #: Problems of rows in one line of the log.
 _MOST_PROBLEMS: Final = 20
-
-_MISUSED: Final = 2
 
 
 class App:
@@ -115,11 +106,12 @@ class App:
         )
         self._renewal = Renewal(self.live, snapshots, admissions, self._report_rows)
         self._backend = Backend(config, self.live, freshness, self._draw, self.readiness.set)
-        self.metrics.more = lambda: chain(self._backend.families(), self._protection.families())
-        self._prepared: Built | None = None
-        self._recorder = Recorder(
-            self.metrics, log.AccessLog(stream, config.log.format), _logs_access(config), self._backend.usage
+        self.metrics.more = lambda: chain(
+            self._backend.families(), self._protection.families(), self._records.families()
         )
+        self._prepared: Built | None = None
+        self._records = Records(config, self.metrics, stream, self._backend)
+        self._recorder = self._records.recorder
         self._streams = Streams()
         self._protection.begin(self.live, self._streams, self._supervisor, self._draw)
         self._listener = Listener(config.listen, self.metrics, self._refused_early, self._protection.load)
@@ -134,6 +126,7 @@ class App:
         await self._backend.start(self._renewal)
         config, backend, protection = self.live.snapshot.config, self._backend, self._protection
         protection.record(backend.database, backend.rows, backend.ids, backend.instance)
+        await self._records.start(config, Process(self.live, protection.load, self._supervisor, self._draw))
         mirrors = Mirrors(self._supervisor.spawn, self.metrics, self._draw)
         parts = Parts(
             self._streams, mirrors, time.monotonic, protection.load, protection.budget, backend.catalogue, self._keeps,
@@ -165,7 +158,8 @@ class App:
         every("revoked", _REVOKE_S, self._cut_revoked)
         for name, interval_s, step in self._backend.steps():
             every(name, interval_s, step)
-        for name, interval_s, step, jitter in self._protection.steps(self._listener, self._admin.beat):
+        of_protection = self._protection.steps(self._listener, self._admin.beat)
+        for name, interval_s, step, jitter in chain(of_protection, self._records.steps()):
             every(name, interval_s, step, jitter)
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, lambda: self._supervisor.spawn("reload", watch.reload_aside()))
@@ -206,11 +200,11 @@ class App:
         if needs_restart:
             self._log.warning("restart needed", keys=needs_restart)
         log.configure(config.log.level, config.log.format, self._stream)
-        self._recorder.enabled = _logs_access(config)
         self._listener.configure(config.listen)
         self._renewal.swap(built)
         self._backend.bans.configure(policy_of(config))
         self._protection.configure(config)
+        self._records.configure(config)
         generation = self.live.snapshot.generation
         self.metrics.reloaded(generation, time.time())
         self.readiness.set("config", True)
@@ -241,6 +235,7 @@ class App:
         await self._supervisor.stop(_STOP_S)
         await self.live.close()
         await self._protection.finish()
+        await self._records.finish()
         await self._backend.stop()
         await self._admin.stop()
         self._log.info("stopped")
@@ -255,47 +250,8 @@ def _naming(key: str, host: str, port: int) -> Iterator[None]:
         raise OSError(error.errno, f"{key} {host}:{port}: {os.strerror(error.errno or 0)}") from None
 
 
-def _logs_access(config: Config) -> bool:
-    return config.log.access and config.log.level in ("debug", "info")
-
-
 def _version() -> str:
     try:
         return version("mcp-manager-proxy")
     except PackageNotFoundError:  # run from a checkout that is not installed
         return "unknown"
-
-
-async def _run(path: Path, config: Config, stream: BatchedStream) -> None:
-    app = App(path, config, stream)
-    try:
-        await app.start()
-    except BaseException:
-        await app.stop()
-        raise
-    await app.run_until_stopped()
-
-
-def serve(path: Path) -> int:
-    """Run a proxy with the configuration in `path` until SIGTERM or SIGINT. Returns the exit code.
-
-    2 with one line per problem on standard error when the configuration, a port or a file cannot be used.
-    """
-    try:
-        config = load(path, os.environ)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return _MISUSED
-    stream = BatchedStream(sys.stdout.fileno())
-    log.configure(config.log.level, config.log.format, stream)
-    try:
-        uvloop.run(_run(path, config, stream))
-    except OSError as error:
-        print(f"mcp-manager: cannot start: {error.strerror or error}", file=sys.stderr)
-        return _MISUSED
-    except (EmbeddedError, MigrationError, Rejected, Unavailable) as error:
-        print(f"mcp-manager: cannot start: {error}", file=sys.stderr)
-        return _MISUSED
-    finally:
-        stream.close()
-    return 0

@@ -95,6 +95,20 @@ class Backend:
         """PostgreSQL, if it is configured."""
         return self._stores.database
 
+    @property
+    def stores(self) -> Stores:
+        """The databases themselves."""
+        return self._stores
+
+    def postgres_away(self) -> bool | None:
+        """Whether PostgreSQL is taken for gone; None without one."""
+        database = self._stores.database
+        return database.numbers()["write"].circuit_open if database is not None else None
+
+    def redis_away(self) -> bool | None:
+        """The same of Redis."""
+        return not self.limiter.remote if self._config.redis is not None else None
+
     def violated(self, rule: Rule, subject: str, tenant: str, ip: str, limit: float, wait_s: float) -> None:
         """A rule refused a request or, when it is not enforced, would have; see `parts.Violated`."""
         self._rules.count(rule)

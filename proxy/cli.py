@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve(given: argparse.Namespace) -> int:
-    from proxy.app import serve
+    from proxy.serving import serve
 
     return serve(given.config)
 

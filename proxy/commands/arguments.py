@@ -43,7 +43,7 @@ def add_command(
 
 
 def add_groups(commands: Commands) -> None:
-    """Add `migrate`, `tenants`, `keys`, `servers`, `bans`, `breakers` and `maintenance`."""
+    """Add `migrate`, `tenants`, `keys`, `servers`, `bans`, `breakers`, `maintenance`, and those of the record."""
     _add_migrate(_group(commands, "migrate", "bring the tables of PostgreSQL up to date, or take changes back"))
     _add_tenants(_group(commands, "tenants", "who shares this proxy"))
     keys = _group(commands, "keys", "API keys")
@@ -53,6 +53,22 @@ def add_groups(commands: Commands) -> None:
     _add_bans(_group(commands, "bans", "addresses that are blocked on every replica"))
     _add_breakers(_group(commands, "breakers", "circuit breakers of servers: their state, and your orders"))
     _add_maintenance(_group(commands, "maintenance", "times at which servers are not to be used"))
+    _add_record(commands)
+
+
+def _add_record(commands: Commands) -> None:
+    """Groups whose options stand in files of their own, which need this one."""
+    from proxy.commands import alerts_arguments as alerts
+    from proxy.commands import audit_arguments as audit
+    from proxy.commands import config_arguments as config
+    from proxy.commands import retention_arguments as retention
+    from proxy.commands import spool_arguments as spool
+
+    audit.add(_group(commands, "audit", "the audit trail: who did what, and whether the record is whole"))
+    spool.add(_group(commands, "spool", "records that wait for PostgreSQL"))
+    retention.add(_group(commands, "retention", "how long records are kept"))
+    alerts.add(_group(commands, "alerts", "alerts, and who is told of them"))
+    config.add(_group(commands, "config", "settings, where they come from, and changes at run time"))
 
 
 def _group(commands: Commands, name: str, summary: str) -> Commands:

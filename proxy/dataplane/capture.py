@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 
 import orjson
 
@@ -45,8 +45,8 @@ class Arguments(NamedTuple):
 class Captures:
     """What is kept, as configured."""
 
-    arguments: Literal["off", "hashed", "sanitised"]
-    results: Literal["off", "sanitised"]
+    arguments: Literal["none", "hashed", "sanitised"]
+    results: Literal["none", "sanitised"]
     max_bytes: int
     key: bytes
     """Of the digests. There is none without it."""
@@ -55,8 +55,8 @@ class Captures:
         return f"Captures(arguments={self.arguments!r}, results={self.results!r}, max_bytes={self.max_bytes})"
 
     def of_request(self, body: bytes | None, envelope: Envelope | None) -> Arguments | None:
-        """What is kept of a request; None when there is nothing. 10 to 30 µs for a small one, nothing when off."""
-        if self.arguments == "off" or body is None or envelope is None:
+        """What is kept of a request; None when there is nothing. 10 to 30 µs for a small one, nothing when none is."""
+        if self.arguments == "none" or body is None or envelope is None:
             return None
         if envelope.batch or len(body) > _LARGEST:
             return self._of_whole(body, envelope)
@@ -178,6 +178,40 @@ class Capture:
                 return
             self._room -= len(event)
             self._found.append(event)
+
+
+class Passing(Protocol):
+    """An answer that is being relayed."""
+
+    @property
+    def ended(self) -> bool: ...
+    def read_nowait(self) -> bytes: ...
+    async def read(self) -> bytes: ...
+
+
+class Overheard:
+    """An answer whose capture gets what is read of it."""
+
+    def __init__(self, answer: Passing, capture: Capture) -> None:
+        self._answer = answer
+        self._capture = capture
+
+    @property
+    def ended(self) -> bool:
+        """The body is complete and all of it was read."""
+        return self._answer.ended
+
+    def read_nowait(self) -> bytes:
+        """What has arrived of the body."""
+        chunk = self._answer.read_nowait()
+        self._capture.feed(chunk)
+        return chunk
+
+    async def read(self) -> bytes:
+        """The next piece of the body, b'' at its end."""
+        chunk = await self._answer.read()
+        self._capture.feed(chunk)
+        return chunk
 
 
 def omitted(why: str, size: int) -> dict[str, Any]:

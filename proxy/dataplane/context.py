@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from proxy.config.record import AuditGrade
     from proxy.dataplane.affinity import Session
     from proxy.dataplane.attempt import Attempt
+    from proxy.dataplane.capture import Capture
     from proxy.dataplane.conditions import Condition
     from proxy.dataplane.exchange import Exchange, Head
     from proxy.dataplane.legacy_sse import EndpointEvent
@@ -43,12 +44,12 @@ class RequestContext:
     """State of one request; made by the lane, read by the record. Times are monotonic seconds."""
 
     __slots__ = (
-        "affinity_key", "attempt", "authenticated_s", "body", "bytes_in", "bytes_out", "client_ip", "connected_s",
-        "consumed", "content", "denied", "draws", "endpoint", "envelope", "exchange", "fields", "first_byte_at",
-        "flags", "grade", "head", "host", "id", "intended", "known", "limited_s", "message", "outcome", "path",
-        "pinned", "principal", "priority", "queued_s", "reader", "refusal", "revision", "risk", "risk_reasons", "route",
-        "routing", "secure", "session", "shadowed", "snapshot", "span_id", "started_at", "status", "streaming",
-        "target", "trace_id", "tries", "upstream",
+        "affinity_key", "attempt", "authenticated_s", "body", "bytes_in", "bytes_out", "capture", "client_ip",
+        "connected_s", "consumed", "content", "denied", "draws", "endpoint", "envelope", "exchange", "fields",
+        "first_byte_at", "flags", "grade", "head", "host", "id", "intended", "known", "limited_s", "message",
+        "outcome", "path", "pinned", "principal", "priority", "queued_s", "reader", "refusal", "revision", "risk",
+        "risk_reasons", "route", "routing", "secure", "session", "shadowed", "snapshot", "span_id", "started_at",
+        "status", "streaming", "target", "trace_id", "tries", "upstream",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, snapshot: Snapshot, now: float, request_id: str = "") -> None:
@@ -118,6 +119,8 @@ class RequestContext:
         self.known = b""
         #: Arguments and their digest, where they are kept.
         self.content: Mapping[str, object] = _NO_CONTENT
+        #: Overhears the answer, where results are kept.
+        self.capture: Capture | None = None
         # how it went
         self.first_byte_at = 0.0
         self.status = 0

@@ -11,13 +11,18 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
+import orjson
+
 from proxy.config.record import AuditGrade, Record
 from proxy.dataplane.facts import Facts, refused_early
 from proxy.errors import Blocked, InternalError, Unrecorded, UpstreamTimeout
 from proxy.log import logger
 
 if TYPE_CHECKING:
+    from proxy.dataplane.capture import Capture
     from proxy.dataplane.context import RequestContext
+    from proxy.dataplane.exchange import Headers
+    from proxy.dataplane.scrutiny import Scrutiny
     from proxy.dataplane.tally import Tally
     from proxy.dataplane.upstream import Upstream
     from proxy.dataplane.usage import Usage
@@ -54,8 +59,20 @@ class Journal(Protocol):
         """Only count it."""
         ...
 
-    def durable(self) -> Awaitable[None]:
-        """Everything so far is on disk."""
+    def durable(self) -> Awaitable[bool]:
+        """Return when everything so far is on disk; False: it may never be."""
+        ...
+
+
+class Incidents(Protocol):
+    """Who notes what went wrong; `background.incidents.Incidents` is one."""
+
+    def noted(self, ctx: RequestContext, refusal: Refusal) -> None:
+        """A request was refused."""
+        ...
+
+    def bug(self, ctx: RequestContext, bug: BaseException) -> None:
+        """A request ran into a bug."""
         ...
 
 
@@ -80,6 +97,10 @@ class Recorder:
         self.journal: Journal | None = None
         #: Sums up traffic.
         self.tally: Tally | None = None
+        #: Rates calls, and keeps what is to be kept of their content.
+        self.scrutiny: Scrutiny | None = None
+        #: Notes what went wrong and what looks like an attack.
+        self.incidents: Incidents | None = None
 
     def begin(self, ctx: RequestContext) -> None:
         """A request begins; `record` follows in any case."""
@@ -93,20 +114,29 @@ class Recorder:
         if journal is None or grade == "none":
             ctx.intended = True
             return False
+        if self.scrutiny is not None:
+            self.scrutiny.call(ctx, upstream)
         known = ctx.known = self._facts.known(ctx)
         if not journal.begin(ctx.id, self._facts.intent(ctx, upstream, known), grade):
             raise Unrecorded("spool full", headers=(("Retry-After", "1"),))
         ctx.intended = True
         return grade == "strict"
 
+    def answered(self, ctx: RequestContext, headers: Headers) -> None:
+        """The head of an answer has come: its content is overheard where results are kept."""
+        if self.scrutiny is not None and ctx.known:
+            self.scrutiny.answer(ctx, headers)
+
     async def durable(self) -> None:
         """What was written so far is on disk. Raises Unrecorded when that takes too long."""
         assert self.journal is not None  # noqa: S101 - intend() has used it
         try:
             async with asyncio.timeout(_DISK_S):
-                await self.journal.durable()
-        except (TimeoutError, OSError):
-            raise Unrecorded("disk", headers=(("Retry-After", "1"),)) from None
+                kept = await self.journal.durable()
+        except TimeoutError:
+            kept = False
+        if not kept:
+            raise Unrecorded("disk", headers=(("Retry-After", "1"),))
 
     def record(self, ctx: RequestContext, now: float) -> None:
         """The request is over, `now` in monotonic seconds. Never raises: a failure here must not cost an answer."""
@@ -121,6 +151,8 @@ class Recorder:
         """Log the traceback of a bug that `ctx` ran into; the request's own record comes later as always."""
         server = ctx.upstream.name if ctx.upstream is not None else None
         self._log.error("request failed by a bug", server=server, exc_info=bug)
+        if self.incidents is not None:
+            self.incidents.bug(ctx, bug)
 
     def refused_early(self, refusal: Refusal, peer: str) -> None:
         """Record what the gate refused before there was a request to speak of: all that is known is who sent it."""
@@ -129,8 +161,20 @@ class Recorder:
             self._access_log.write(refused_early(refusal.reason, refusal.detail, refusal.status, peer))
 
     def _record(self, ctx: RequestContext, now: float) -> None:
-        outcome = ctx.outcome or _outcome(ctx)
-        duration_s = now - ctx.started_at
+        outcome, duration_s = ctx.outcome or _outcome(ctx), now - ctx.started_at
+        self._count(ctx, outcome, now, duration_s)
+        journal = self.journal
+        if journal is None and not self.enabled:
+            return
+        if not ctx.intended and journal is not None and self.scrutiny is not None:
+            self.scrutiny.refusal(ctx)
+        line = self._facts.ending(ctx, outcome, duration_s, ctx.known or self._facts.known(ctx))
+        if journal is not None:
+            self._keep(ctx, line, journal)
+        if self.enabled:
+            self._access_log.write_line(line)
+
+    def _count(self, ctx: RequestContext, outcome: str, now: float, duration_s: float) -> None:
         first_byte_s = ctx.first_byte_at - ctx.started_at if ctx.first_byte_at else -1.0
         message, upstream, refusal = ctx.message, ctx.upstream, ctx.refusal
         method = message.method if message is not None else ctx.head.method
@@ -138,24 +182,19 @@ class Recorder:
         of_server.observe(method, outcome, duration_s, first_byte_s, ctx.bytes_in, ctx.bytes_out)
         if refusal is not None:
             self._metrics.refused(refusal.reason)
+            if self.incidents is not None:
+                self.incidents.noted(ctx, refusal)
         if self._usage is not None:
             self._usage.count(ctx, now)
         if self.tally is not None:
             self.tally.count(ctx, outcome, duration_s)
-        if not self.enabled and self.journal is None:
-            return
-        line = self._facts.ending(ctx, outcome, duration_s, ctx.known or self._facts.known(ctx))
-        if self.journal is not None:
-            self._keep(ctx, line, self.journal)
-        if self.enabled:
-            self._access_log.write_line(line)
 
     def _keep(self, ctx: RequestContext, line: bytes, journal: Journal) -> None:
         grade, tenant = ctx.grade or self._grade(ctx), ctx.principal.tenant
         if grade == "none":
             return
         if ctx.intended:
-            journal.end(ctx.id, line, grade)
+            journal.end(ctx.id, _with_result(line, ctx.capture) if ctx.capture is not None else line, grade)
         elif isinstance(ctx.refusal, Blocked):  # it may come ten thousand times a second: they are counted
             journal.skip(tenant)
         else:  # a stranger's refusals never take the room of calls
@@ -170,6 +209,11 @@ class Recorder:
         if ctx.routing is ctx.snapshot.shared or _STRICTNESS[route.audit] > _STRICTNESS[grade]:
             return route.audit
         return grade
+
+
+def _with_result(line: bytes, capture: Capture) -> bytes:
+    """The line, and what is kept of the result."""
+    return b"%b,%b\n" % (line.rstrip()[:-1], orjson.dumps({"result": capture.result()})[1:])
 
 
 def _outcome(ctx: RequestContext) -> str:

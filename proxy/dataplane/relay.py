@@ -12,6 +12,7 @@ import asyncio
 from sys import maxsize
 from typing import TYPE_CHECKING
 
+from proxy.dataplane.capture import Overheard
 from proxy.dataplane.client import Truncated
 from proxy.dataplane.lists import (
     FilteredEvents,
@@ -54,7 +55,7 @@ async def relay(ctx: RequestContext, response: UpstreamResponse, parts: Parts) -
     overheard = None
     if parts.lessons is not None and asks_for_lists(ctx):
         overheard = parts.lessons.overhear(ctx, response)
-    answer: Answer = overheard or response
+    answer = _kept(ctx, overheard or response, response.headers, parts)
     try:
         if route is not None and route.filter_lists and is_filtered(ctx, response.status, events=events):
             await _relay_filtered(ctx, headers, answer, parts, events)
@@ -71,6 +72,13 @@ async def relay(ctx: RequestContext, response: UpstreamResponse, parts: Parts) -
     finally:
         if overheard is not None:
             overheard.close()
+
+
+def _kept(ctx: RequestContext, answer: Answer, headers: Headers, parts: Parts) -> Answer:
+    """The answer; where results are kept, one that is overheard for it."""
+    if parts.recorder is not None:
+        parts.recorder.answered(ctx, headers)
+    return Overheard(answer, ctx.capture) if ctx.capture is not None else answer
 
 
 def _break_off(ctx: RequestContext, outcome: str, refusal: Refusal) -> None:

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from proxy.config.stores import Postgres, Redis
 from proxy.store.database import Bounds, Database, Places
 from proxy.store.embedded import EmbeddedPostgres, EmbeddedRedis
 from proxy.store.listen import Notices
 from proxy.store.migrate import migrator
+
+#: How long a statement with a batch of records may take, seconds.
+_BATCH_S: Final = 5.0
 
 
 class Stores:
@@ -38,6 +42,8 @@ class Stores:
         self.database: Database | None = None
         #: A connection of its own for work that takes long, and must keep no other writer waiting.
         self.upkeep: Database | None = None
+        #: Connections for records, which come in batches: others would wait for them.
+        self.records: Database | None = None
         self.notices: Notices | None = None
 
     @property
@@ -88,8 +94,10 @@ class Stores:
         )
         long = Bounds(1, times.connect, times.acquire, times.analytics)
         self.upkeep = Database(Places(places.dsn), {"write": long}, self._clock)
-        await self.database.open()
-        await self.upkeep.open()
+        shipping = Bounds(2, times.connect, times.acquire, _BATCH_S)
+        self.records = Database(Places(places.dsn), {"write": shipping}, self._clock)
+        for database in (self.database, self.upkeep, self.records):
+            await database.open()
         self.notices = Notices(places.dsn, self._clock, self._draw)
 
     async def migrate(self) -> None:
@@ -113,7 +121,7 @@ class Stores:
         """Close every connection, then stop what is embedded."""
         if self.notices is not None:
             await self.notices.close()
-        for database in (self.database, self.upkeep):
+        for database in (self.database, self.upkeep, self.records):
             if database is not None:
                 await database.close()
         for server in (self._postgres, self._redis):

@@ -49,8 +49,12 @@ class Caller:
 
     async def call(self, request: bytes) -> Seen:
         """One call; waits for its end."""
-        client = self._idle.pop() if self._idle else await RawClient.connect(self._port)
         seen = Seen(time.monotonic())
+        try:
+            client = self._idle.pop() if self._idle else await RawClient.connect(self._port)
+        except OSError:
+            seen.ended_at = time.monotonic()
+            return seen
         try:
             async with asyncio.timeout(_PATIENCE_S):
                 await client.send(request)

@@ -225,7 +225,7 @@ async def _drained(proxies: Sequence[ProxyProcess], patience_s: float) -> float:
         waiting = 0.0
         for proxy in proxies:
             if proxy.process.poll() is None:
-                waiting += await asyncio.to_thread(proxy.metric, "mcp_proxy_spool_oldest_record_seconds")
+                waiting += await asyncio.to_thread(proxy.metric, "mcp_proxy_record_lag_seconds")
         if waiting < 1.0:
             return time.monotonic()
         await asyncio.sleep(0.2)

@@ -627,6 +627,8 @@ def test_who_is_known_is_served_without_postgresql(world: Identified) -> None:
             assert ask(proxy, post("/globex/mcp", CALL, api_key(key.text))).status == 404
             answers = [ask(proxy, post("/acme/mcp", CALL, field)) for field in unknown]
             assert [answer.status for answer in answers] == [503] * 3
+            for answer in answers:
+                answer.fields.pop("x-request-id")  # each has a name of its own
             assert len({(answer.body, str(answer.fields)) for answer in answers}) == 1
             assert answers[0].fields["retry-after"].isdigit()
             assert ask(proxy, post("/acme/mcp", CALL)).status == 401

@@ -78,9 +78,9 @@ def test_an_unreadable_file_is_one_line_and_code_2(
     command: list[str], path: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Never a traceback."""
-    serving = types.ModuleType("proxy.app")
+    serving = types.ModuleType("proxy.serving")
     serving.serve = lambda path: cli._check_config(types.SimpleNamespace(config=path))  # type: ignore[attr-defined, arg-type]
-    monkeypatch.setitem(sys.modules, "proxy.app", serving)
+    monkeypatch.setitem(sys.modules, "proxy.serving", serving)
     code, out, err = run(capsys, *command, "-c", path)
     assert (code, out) == (2, "")
     assert err.count("\n") == 1
@@ -90,9 +90,9 @@ def test_an_unreadable_file_is_one_line_and_code_2(
 def test_serve_returns_what_the_proxy_returns(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It gets the path and blocks until the end."""
     asked: list[Path] = []
-    serving = types.ModuleType("proxy.app")
+    serving = types.ModuleType("proxy.serving")
     serving.serve = lambda path: asked.append(path) or 7  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "proxy.app", serving)
+    monkeypatch.setitem(sys.modules, "proxy.serving", serving)
     assert cli.main(["serve", "-c", str(file)]) == 7
     assert asked == [file]
 
@@ -103,9 +103,9 @@ def test_an_interrupt_is_not_a_traceback(file: Path, monkeypatch: pytest.MonkeyP
     def interrupted(path: Path) -> int:
         raise KeyboardInterrupt
 
-    serving = types.ModuleType("proxy.app")
+    serving = types.ModuleType("proxy.serving")
     serving.serve = interrupted  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "proxy.app", serving)
+    monkeypatch.setitem(sys.modules, "proxy.serving", serving)
     assert cli.main(["serve"]) == 130
 
 

@@ -41,8 +41,8 @@ def digest(text: str) -> str:
 
 def test_nothing_is_kept_unless_configured() -> None:
     """Neither of requests nor of answers."""
-    assert kept(call({"a": 1}), arguments="off") is None
-    assert captures(results="off").of_answer(JSON) is None
+    assert kept(call({"a": 1}), arguments="none") is None
+    assert captures(results="none").of_answer(JSON) is None
     assert captures().of_request(None, None) is None
 
 

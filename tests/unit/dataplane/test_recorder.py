@@ -184,7 +184,7 @@ class Pages:
         self.ended: dict[str, tuple[dict[str, Any], str]] = {}
         self.others: list[tuple[dict[str, Any], str, str]] = []
         self.skipped: list[str] = []
-        self.late = False
+        self.late: bool | None = False
 
     def begin(self, key: str, record: bytes, grade: str) -> bool:
         if not self.full:
@@ -202,9 +202,10 @@ class Pages:
     def skip(self, tenant: str) -> None:
         self.skipped.append(tenant)
 
-    async def durable(self) -> None:
+    async def durable(self) -> bool:
         if self.late:
             raise TimeoutError
+        return self.late is False
 
 
 def kept(grade: str = "standard", full: bool = False, **config: Any) -> tuple[Desk, Pages]:
@@ -273,14 +274,14 @@ def test_a_call_that_cannot_be_recorded_is_refused() -> None:
     assert not ctx.intended
 
 
-@pytest.mark.parametrize("late", [False, True])
-async def test_a_strict_call_waits_for_the_disk(late: bool) -> None:
-    """And is refused when that takes too long."""
+@pytest.mark.parametrize("late", [False, True, None])
+async def test_a_strict_call_waits_for_the_disk(late: bool | None) -> None:
+    """And is refused when that takes too long, or the disk takes nothing."""
     desk, pages = kept("strict")
     ctx = sent(desk)
     assert desk.recorder.intend(ctx, cast(Any, ctx.upstream)) is True
     pages.late = late
-    if late:
+    if late is not False:
         with pytest.raises(Unrecorded):
             await desk.recorder.durable()
     else:
