@@ -7,7 +7,7 @@ sum of all. What a bin means in milliseconds is the caller's to say.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 #: Tools of one credential in one sum; more are counted together.
@@ -76,12 +76,13 @@ class KeySum(Sum):
         tools[tool] = tools.get(tool, 0) + calls
 
 
-def quantile(bins: Mapping[int, int], share: float) -> int | None:
-    """The bin in which this share (0 to 1) of the durations ends; None without any."""
-    rank = share * (sum(bins.values()) - 1)
+def quantiles(bins: Mapping[int, int], shares: Sequence[float]) -> list[int]:
+    """The bins in which these shares (0 to 1, ascending) of the durations end; none without any."""
+    last = sum(bins.values()) - 1
+    found: list[int] = []
     seen = 0
     for key in sorted(bins):
         seen += bins[key]
-        if seen > rank:
-            return key
-    return None
+        while len(found) < len(shares) and seen > shares[len(found)] * last:
+            found.append(key)
+    return found

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from ddsketch.mapping import LogarithmicMapping
 
 from proxy.background.recent import SLOT_S, Recent
-from proxy.background.sums import OTHER_TOOLS, KeySum, Sum, quantile
+from proxy.background.sums import OTHER_TOOLS, KeySum, Sum, quantiles
 from proxy.identity.principal import Source
 from proxy.identity.records import SYSTEM_TENANT
 from proxy.mcp.methods import METHODS
@@ -69,10 +69,9 @@ def milliseconds(bin_number: int) -> float:
     return value
 
 
-def quantile_ms(total: Sum, share: float) -> float | None:
-    """The quantile of a sum's durations; None without any."""
-    found = quantile(total.bins, share)
-    return milliseconds(found) if found is not None else None
+def quantiles_ms(total: Sum, *shares: float) -> list[float]:
+    """Quantiles of a sum's durations, ascending; none without any."""
+    return [milliseconds(found) for found in quantiles(total.bins, shares)]
 
 
 class _ServerSum(Sum):
@@ -139,7 +138,8 @@ class Traffic:
         if metric == "error_rate":
             return total.errors / total.requests if total.requests else None
         share = _SHARES.get(metric)
-        return quantile_ms(total, share) if share is not None else None
+        found = quantiles_ms(total, share) if share is not None else None
+        return found[0] if found else None
 
     # --- steps ----------------------------------------------------------------------------------------------------
 

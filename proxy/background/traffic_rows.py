@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 import orjson
 
 from proxy.background.sums import KeySum, Sum
-from proxy.background.traffic import quantile_ms
+from proxy.background.traffic import quantiles_ms
 from proxy.metrics import Family
 from proxy.store import traffic as store
 from proxy.store.learned import Unusable
@@ -42,8 +42,10 @@ MOST_WINDOWS: Final = 20_000
 MOST_USAGE: Final = 40_000
 #: Tenants whose rows are written in one step, each in a transaction of its own.
 _MOST_TENANTS: Final = 100
+#: Windows of one transaction.
+_MOST_SENT: Final = 400
 #: Rows that are made up at a time.
-_SLICE: Final = 10
+_SLICE: Final = 5
 
 _HOUR_S: Final = 3600
 #: Columns of `tenant_usage.metric`, in the order in which they are counted.
@@ -178,7 +180,7 @@ class TrafficRows:
 
     async def _write(self, database: Database, tenant: str, waiting: _Waiting) -> None:
         """One transaction: the next rows of a tenant. Raises Unavailable; they stay as they are then."""
-        windows = list(islice(waiting.windows.values(), store.MOST_ROWS))
+        windows = list(islice(waiting.windows.values(), _MOST_SENT))
         servers, keys = await self._rows(windows)
         batch = waiting.batch = waiting.batch or self._batch(waiting)
         rows = len(windows) + (len(batch[1]) if batch is not None else 0)
@@ -264,8 +266,8 @@ def _times(total: Sum) -> tuple[float | None, float | None, float | None, float 
     """Mean, median, 95th and 99th percentile, milliseconds."""
     if not total.timed:
         return None, None, None, None
-    mean = 1000 * total.seconds / total.timed
-    return mean, quantile_ms(total, 0.50), quantile_ms(total, 0.95), quantile_ms(total, 0.99)
+    p50, p95, p99 = quantiles_ms(total, 0.50, 0.95, 0.99)
+    return 1000 * total.seconds / total.timed, p50, p95, p99
 
 
 def _sketch(total: Sum) -> tuple[str, str]:

@@ -21,7 +21,9 @@ from proxy.store.pool import Unavailable
 if TYPE_CHECKING:
     from proxy.store.pool import Session
 
-#: Rows of one statement. Requests wait while one is written down: 1 or 2 ms.
+#: Windows of one statement: each has a sketch of a kilobyte, and requests wait while one is written down.
+MOST_WINDOWS: Final = 25
+#: Quantities of one batch.
 MOST_ROWS: Final = 250
 _REFUSED: Final = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
 #: There is no table or role yet, or somebody else was faster: later, perhaps.
@@ -128,18 +130,20 @@ _USAGE: Final = """/* traffic.usage */ WITH fresh AS (
 
 
 async def add_servers(session: Session, instance: str, rows: Sequence[ServerWindow]) -> None:
-    """Add at most MOST_ROWS windows of servers. Raises Unusable, Unavailable."""
-    await _execute(session, _SERVERS, rows, instance)
+    """Add windows of servers. Raises Unusable, Unavailable."""
+    for start in range(0, len(rows), MOST_WINDOWS):
+        await _execute(session, _SERVERS, rows[start : start + MOST_WINDOWS], instance)
 
 
 async def add_keys(session: Session, instance: str, rows: Sequence[KeyWindow]) -> None:
-    """Add at most MOST_ROWS windows of credentials. Raises Unusable when the tenant is gone, Unavailable."""
-    await _execute(session, _KEYS, rows, instance)
+    """Add windows of credentials. Raises Unusable when the tenant is gone, Unavailable."""
+    for start in range(0, len(rows), MOST_WINDOWS):
+        await _execute(session, _KEYS, rows[start : start + MOST_WINDOWS], instance)
 
 
 async def add_usage(session: Session, instance: str, batch: int, rows: Sequence[Quantity]) -> None:
-    """Add quantities, each period and metric named once, unless they have been: numbers of batches of an instance only
-    grow. Raises as `add_keys`."""
+    """Add at most MOST_ROWS quantities, each period and metric named once, unless they have been: numbers of batches of
+    an instance only grow. Raises as `add_keys`."""
     await _execute(session, _USAGE, rows, instance, batch)
 
 

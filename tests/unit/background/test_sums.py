@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 
 import pytest
+from ddsketch import DDSketch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.background import sums as module
-from proxy.background.sums import OTHER_TOOLS, KeySum, Sum, quantile
+from proxy.background.sums import OTHER_TOOLS, KeySum, Sum, quantiles
 from proxy.background.traffic import ACCURACY, bin_of, milliseconds
 
 DURATIONS = st.lists(st.floats(1e-6, 3600.0), min_size=1, max_size=60)
@@ -48,18 +49,30 @@ def test_sums_add_up_like_their_parts(one: list[float], other: list[float]) -> N
     assert (first.requests, first.timed, first.bins) == (both.requests, both.timed, both.bins)
 
 
-@given(DURATIONS, st.sampled_from([0.0, 0.5, 0.95, 0.99, 1.0]))
-def test_a_quantile_is_within_the_accuracy(durations: list[float], share: float) -> None:
+SHARES = st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.95, 0.99, 1.0]), min_size=1, max_size=4).map(sorted)
+
+
+@given(DURATIONS, SHARES)
+def test_a_quantile_is_within_the_accuracy(durations: list[float], shares: list[float]) -> None:
     """Of the value with that rank among all, as ddsketch defines it: not more than 1 % off."""
-    found = quantile(summed(durations).bins, share)
-    assert found is not None
-    exact = sorted(durations)[math.floor(share * (len(durations) - 1))] * 1e3
-    assert milliseconds(found) == pytest.approx(exact, rel=ACCURACY * 1.001)
+    found = quantiles(summed(durations).bins, shares)
+    exact = [sorted(durations)[math.floor(share * (len(durations) - 1))] * 1e3 for share in shares]
+    assert [milliseconds(each) for each in found] == pytest.approx(exact, rel=ACCURACY * 1.001)
+
+
+@given(DURATIONS, st.sampled_from([0.0, 0.5, 0.95, 0.99, 1.0]))
+def test_a_quantile_is_that_of_the_library(durations: list[float], share: float) -> None:
+    """Bins of one scale, ranks of one rule."""
+    sketch = DDSketch(ACCURACY)
+    for seconds in durations:
+        sketch.add(seconds * 1e3)
+    (found,) = quantiles(summed(durations).bins, [share])
+    assert milliseconds(found) == pytest.approx(sketch.get_quantile_value(share))
 
 
 def test_of_nothing_there_is_no_quantile() -> None:
     """Not a zero, which would look like the best of all servers."""
-    assert quantile({}, 0.5) is None
+    assert quantiles({}, [0.5, 0.99]) == []
 
 
 def test_a_sum_that_was_empty_has_bins_of_its_own() -> None:

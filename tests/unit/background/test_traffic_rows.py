@@ -284,6 +284,8 @@ async def test_without_a_database_nothing_waits() -> None:
 async def test_more_than_one_statement_takes(name: str, database: Doubtful, monkeypatch: pytest.MonkeyPatch) -> None:
     """Goes in several steps, each in order."""
     monkeypatch.setattr(store, "MOST_ROWS", 10)
+    monkeypatch.setattr(store, "MOST_WINDOWS", 3)
+    monkeypatch.setattr(module, "_MOST_SENT", 8)
     traffic = writer(database)
     for minute in range(25):
         traffic.add_server(PLACE, NOON + minute, requests(1), 0)
