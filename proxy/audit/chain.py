@@ -69,9 +69,13 @@ class Chains:
         self.segment = segment
         self._links: dict[str, Link] = dict(links or {})
 
-    def draft(self) -> Draft:
-        """Rows to come."""
-        return Draft(self.segment, self._links)
+    def draft(self, after: Draft | None = None) -> Draft:
+        """Rows to come; `after`: behind those of another draft, which has to be accepted first."""
+        return Draft(self.segment, {**self._links, **after.links} if after is not None else self._links)
+
+    def copy(self) -> Chains:
+        """As they are now, for another thread."""
+        return Chains(self.segment, self._links)
 
     def accept(self, draft: Draft) -> None:
         """The rows are where they belong."""
@@ -88,7 +92,7 @@ class Chains:
 
     def heads(self, final: bool) -> Iterator[Head]:
         """One of each tenant with rows in the segment. `final`: no row follows."""
-        for tenant, at in sorted(self._links.items()):
+        for tenant, at in list(self._links.items()):
             if at.rows:
                 yield Head(tenant, self.segment, at.rows, final, at.digest, at.first_us, at.last_us, at.previous)
 
@@ -114,10 +118,10 @@ class Chains:
 class Draft:
     """Rows that may yet be refused."""
 
-    __slots__ = ("_before", "_segment", "links")
+    __slots__ = ("_before", "links", "segment")
 
     def __init__(self, segment: str, before: Mapping[str, Link]) -> None:
-        self._segment = segment
+        self.segment = segment
         self._before = before
         #: Of tenants that the rows are of.
         self.links: dict[str, Link] = {}
@@ -125,7 +129,7 @@ class Draft:
     def at(self, tenant: str) -> Link:
         """Where the chain of a tenant stands; its next row has `seq` one more."""
         found = self.links.get(tenant) or self._before.get(tenant)
-        return found if found is not None else Link(0, begin(self._segment, tenant), 0, 0, None)
+        return found if found is not None else Link(0, begin(self.segment, tenant), 0, 0, None)
 
     def add(self, tenant: str, line: bytes, ts_us: int) -> bytes:
         """Add a row; returns its hash. 1.5 µs."""

@@ -112,13 +112,6 @@ _TEXTS: Final = tuple(
     (place, _LONG.get(column.name, _LONGEST)) for place, column in enumerate(COLUMNS) if column.type == "text"
 )
 _JSON: Final = tuple(place for place, column in enumerate(COLUMNS) if column.type == "json")
-#: What values of a column are in Python; str where it is not said.
-_CLASSES: Final[dict[str, type]] = {
-    "timestamptz": int, "integer": int, "smallint": int, "bigint": int, "float8": float, "boolean": bool,
-}  # fmt: skip
-#: Which columns rows have, and of which types: it is always the same few.
-_SHAPES: Final[set[tuple[type, ...]]] = set()
-_MOST_SHAPES: Final = 4096
 _LONGEST_MS: Final = 1e12
 _SHORTEST_MS: Final = 1e-3
 
@@ -127,6 +120,7 @@ _LAST_US: Final = 2**53
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _UUID: Final = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_IPV4: Final = re.compile(r"(?:(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])(?:\.(?!$)|$)){4}")
 #: COPY's escapes (PostgreSQL manual, COPY, "Text Format"); NUL is in no text of PostgreSQL.
 _ESCAPES: Final = str.maketrans(
     {"\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v"}
@@ -169,31 +163,19 @@ def values(record: Mapping[str, Any], segment: str, seq: int, plain: bool = Fals
             _actor_type(record), get("principal"), get("key_id"), get("source"), get("user_id"),
             get("impersonator"), _action(record), get("target_kind"), get("target"),
             get("server"), _uuid_or_none(get("server_id")), get("route"), get("method"), get("era"), get("revision"),
-            get("status"), get("outcome"), get("reason"), get("error_code"), get("detail"), get("risk") or "low",
-            ",".join(reasons) if reasons else None, None if arguments is None else _json(arguments),
-            hashed.lower() if hashed else None, None if result is None else _json(result),
-            _ms(get("duration_ms")), _ms(get("auth_ms")), _ms(get("limit_ms")), _ms(get("queue_ms")),
-            _ms(get("connect_ms")), _ms(get("first_byte_ms")), get("bytes_in"), get("bytes_out"), get("messages"),
-            get("tries"), get("streamed"), _address(get("client")), get("user_agent"), get("session"), get("trace_id"),
+            _whole(get("status")), get("outcome"), get("reason"), _whole(get("error_code")), get("detail"),
+            get("risk") or "low", ",".join(reasons) if reasons else None, _json(arguments),
+            hashed.lower() if hashed else None, _json(result), _ms(get("duration_ms")), _ms(get("auth_ms")),
+            _ms(get("limit_ms")), _ms(get("queue_ms")), _ms(get("connect_ms")), _ms(get("first_byte_ms")),
+            _whole(get("bytes_in")), _whole(get("bytes_out")), _whole(get("messages")), _whole(get("tries")),
+            _truth(get("streamed")), _address(get("client")), get("user_agent"), get("session"), get("trace_id"),
             get("span_id"), get("instance") or "",
         ]  # fmt: skip
     except (TypeError, AttributeError, ValueError) as error:
         raise Unfit(str(error) if isinstance(error, Unfit) else "a value of a wrong type") from None
-    shape = tuple([value.__class__ for value in made])
-    if shape not in _SHAPES:
-        _check(shape)
     if not plain:
         _mend(made)
     return made
-
-
-def _check(shape: tuple[type, ...]) -> None:
-    """Raise Unfit when a column does not take a value of its type; remember those that are right."""
-    for kind, column in zip(shape, COLUMNS, strict=True):
-        if kind is not type(None) and kind is not _CLASSES.get(column.type, str):
-            raise Unfit(f"a value of a wrong type for {column.name}")
-    if len(_SHAPES) < _MOST_SHAPES:
-        _SHAPES.add(shape)
 
 
 def is_plain(raw: bytes) -> bool:
@@ -225,15 +207,21 @@ def _action(record: Mapping[str, Any]) -> str:
 
 
 def _mend(made: list[Value]) -> None:
-    """Make texts such that PostgreSQL takes them."""
+    """Make texts such that PostgreSQL takes them. Raises Unfit for what is none."""
     for place, longest in _TEXTS:
         text = made[place]
-        if isinstance(text, str) and (len(text) > longest or "\0" in text):
+        if text is None:
+            continue
+        if not isinstance(text, str):
+            raise Unfit(f"no text for {NAMES[place]}")
+        if len(text) > longest or "\0" in text:
             made[place] = text[:longest].replace("\0", "\ufffd")
 
 
-def _json(value: Any) -> str:
+def _json(value: Any) -> str | None:
     """JSON text; NUL, which most functions of PostgreSQL refuse in it, is replaced."""
+    if value is None:
+        return None
     text = orjson.dumps(value).decode()
     return orjson.dumps(_without_nul(value)).decode() if "\\u0000" in text else text
 
@@ -244,6 +232,19 @@ def _without_nul(value: Any) -> Any:
     if isinstance(value, dict):
         return {_without_nul(key): _without_nul(inner) for key, inner in value.items()}
     return [_without_nul(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _whole(value: Any) -> int | None:
+    """An integer; True is none."""
+    if value is None or value.__class__ is int:
+        return value
+    raise Unfit("not a whole number")
+
+
+def _truth(value: Any) -> bool | None:
+    if value is None or value.__class__ is bool:
+        return value
+    raise Unfit("neither true nor false")
 
 
 def _ms(value: float | None) -> float | None:
@@ -296,6 +297,8 @@ def _uuid(text: str) -> str:
 @lru_cache(8192)
 def _address(text: str | None) -> str | None:
     """An address as PostgreSQL writes it, which knows no zones; None for what is none."""
+    if text and _IPV4.fullmatch(text):
+        return text
     try:
         address = ip_address((text or "").partition("%")[0])
     except ValueError:

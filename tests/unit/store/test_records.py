@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import io
 from collections.abc import AsyncIterator
 from typing import Any
 
-import asyncpg
 import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from proxy.audit import columns
 from proxy.audit.chain import Chains, Head, begin, link
 from proxy.audit.signing import Signer
 from proxy.identity.records import SYSTEM_TENANT
@@ -21,6 +18,7 @@ from proxy.store import records
 from proxy.store.database import Database
 from proxy.store.pool import Unavailable
 from tests.unit.audit.made import RECORDS, TENANT, record
+from tests.unit.store.chained import copied
 from tests.unit.store.engine import aside, execute, migrated_database, migrated_template, opened, owner_dsn
 
 SECRET = b"07" * 32
@@ -46,33 +44,9 @@ def shared() -> str:
 
 
 def rows_of(found: list[dict[str, Any]], segment: str = "j/1") -> list[records.Row]:
-    """Rows in one chain, whoever's they are."""
-    chains = Chains(segment)
-    draft = chains.draft()
-    made = []
-    for each in found:
-        tenant = columns.tenant_of(each)
-        values = columns.values(each, segment, draft.at(tenant).rows + 1, columns.is_plain(orjson.dumps(each)))
-        ts = values[columns.PLACE["ts"]]
-        assert isinstance(ts, int)
-        plain = columns.is_plain(orjson.dumps(each))
-        text = columns.line(values, plain)
-        made.append(records.Row(text, draft.add(tenant, text, ts), None if plain else values))
-    return made
-
-
-async def copied(dsn: str) -> list[bytes]:
-    """The canonical lines of all rows, as PostgreSQL writes them."""
-    connection = await asyncpg.connect(dsn)
-    try:
-        written = io.BytesIO()
-        async with connection.transaction():
-            await connection.execute(columns.SETTINGS)
-            query = f"SELECT {columns.SELECTED} FROM audit_logs ORDER BY segment, tenant_id, seq"
-            await connection.copy_from_query(query, output=written)
-        return written.getvalue().split(b"\n")[:-1]
-    finally:
-        await connection.close()
+    """Rows of one segment."""
+    draft = Chains(segment).draft()
+    return [records.row_of(orjson.dumps(each), draft) for each in found]
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -82,7 +56,7 @@ def test_the_line_that_is_hashed_is_the_one_that_postgresql_writes(shared: str, 
 
     async def check() -> None:
         await execute(owner_dsn(shared), "TRUNCATE audit_logs, request_logs")
-        rows = rows_of([columns.read(orjson.dumps(each)) for each in found])
+        rows = rows_of(found)
         async with opened(shared, statement_s=10.0) as database, database.audit() as session:
             await records.add_rows(session, rows)
         assert sorted(await copied(owner_dsn(shared))) == sorted(row.line for row in rows)

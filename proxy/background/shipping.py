@@ -1,0 +1,226 @@
+"""Ships the spool to PostgreSQL: the journal of this process, and those of processes that are gone.
+
+Owns which journal is shipped when, and the numbers. Nothing is done, and nothing lost, while PostgreSQL is away. How a
+journal is shipped is `shipment.py`'s to know.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from proxy.background.batches import Away, Counts, Means
+from proxy.background.shipment import Shipment
+from proxy.metrics import Family
+from proxy.spool.adoption import Adopted, adopt, orphans
+from proxy.spool.quarantine import Quarantine
+
+if TYPE_CHECKING:
+    from proxy.audit.signing import Signer
+    from proxy.log import Logger
+    from proxy.spool.journal import Journal
+    from proxy.store.database import Database
+
+#: How often `step` is called, seconds.
+STEP_S: Final = 0.2
+#: A step ends after so many seconds, though there be more to ship.
+_LONGEST_S: Final = 4.0
+#: Between two looks for journals of processes that are gone, seconds.
+_ORPHANS_S: Final = 2.0
+#: What was read of a segment in use is waited for this long to be on the disk, before it is shipped all the same: a
+#: disk that fails is a reason to hurry.
+_DISK_S: Final = 1.0
+#: To put a journal in order that was left behind, seconds; a gibibyte takes ten or so.
+_ADOPT_S: Final = 300.0
+
+
+class Own:
+    """The journal of this process, to which records are added."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self.path, self.name = journal.path, journal.name
+        #: No record will be added: the segment in use counts as sealed.
+        self.ended = False
+
+    def is_sealed(self, number: int) -> bool:
+        """Another segment is in use."""
+        return self.ended or 0 < number < self._journal.number
+
+    async def on_disk(self, number: int) -> None:
+        """A row must not outlive its record: after a crash of the host others would stand in its place."""
+        if number == self._journal.number:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_DISK_S):
+                    await self._journal.durable()
+
+    async def shipped(self, number: int) -> bool:
+        """Whether they could be deleted."""
+        with suppress(OSError):  # TimeoutError is one
+            return await self._journal.release(number)
+        return False
+
+
+class Orphan:
+    """A journal of a process that is gone. It is removed as a whole."""
+
+    def __init__(self, adopted: Adopted) -> None:
+        self.adopted = adopted
+        self.path, self.name = adopted.path, adopted.name
+
+    def is_sealed(self, number: int) -> bool:
+        """Always."""
+        return True
+
+    async def on_disk(self, number: int) -> None:
+        """It is, or it would not have been read."""
+
+    async def shipped(self, number: int) -> bool:
+        """Nothing is deleted yet."""
+        return True
+
+
+class Shipper:
+    """Ships what it finds. One for a process."""
+
+    def __init__(
+        self, database: Database, spool: Path, journal: Journal | None, signer: Signer | None, log: Logger,
+        wall: Callable[[], float] = time.time,
+    ) -> None:  # fmt: skip
+        """`database` is one that nobody else uses, with a deadline of several seconds; `wall`: seconds since 1970.
+        Without a journal of our own those of others are shipped. Raises OSError."""
+        self.means = Means(database, Quarantine(spool), signer, log, wall)
+        self._spool = spool
+        self._origin = Own(journal) if journal is not None else None
+        self._journal = journal
+        self._own: Shipment | None = None
+        self._orphan: tuple[Orphan, Shipment] | None = None
+        self._looked_at = float("-inf")
+        self._alone = asyncio.Lock()
+        #: Why nothing is shipped just now; '' when it is.
+        self.away = ""
+
+    @property
+    def counts(self) -> Counts:
+        """What was done so far."""
+        return self.means.counts
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is more to ship of a process that is gone."""
+        return self._orphan is not None
+
+    async def step(self) -> None:
+        """Ship what there is. Quiet while PostgreSQL is away. Raises OSError for a spool that cannot be read."""
+        await self.means.database.probe()
+        try:
+            async with self._alone:
+                until = self.means.clock() + _LONGEST_S
+                await self._ship_own(until)
+                await self._ship_orphans(until)
+        except Away as reason:
+            self.means.counts.away += 1
+            self._say(str(reason))
+        else:
+            self._say("")
+
+    async def finish(self, deadline_s: float) -> bool:
+        """Ship the rest when nothing is recorded any more, and sign it. True: all of our own journal is in PostgreSQL,
+        so that it can be removed."""
+        origin, journal = self._origin, self._journal
+        done = origin is None or journal is None
+        with suppress(Away, OSError):  # TimeoutError is one
+            async with asyncio.timeout(deadline_s), self._alone:
+                if origin is not None and journal is not None:
+                    await journal.sync()
+                    origin.ended = True
+                    done = await self._ship_own(self.means.clock() + deadline_s) and not journal.numbers().ring
+        if self._orphan is not None:
+            self._orphan[0].adopted.release()
+            self._orphan = None
+        self.means.thread.shutdown(wait=False)
+        return done
+
+    async def _ship_own(self, until: float) -> bool:
+        """Whether nothing will come any more."""
+        if self._origin is None:
+            return True
+        if self._own is None:
+            shipment = Shipment(self.means, self._origin)
+            await shipment.open()
+            self._own = shipment
+        return await self._own.ship(until)
+
+    # --- journals of processes that are gone ----------------------------------------------------------------------
+
+    async def _ship_orphans(self, until: float) -> None:
+        while self.means.clock() < until and await self._adopt():
+            orphan, shipment = self._orphan  # type: ignore[misc]
+            if not await shipment.ship(until):
+                return
+            self._orphan = None
+            await self.means.aside(orphan.adopted.remove)
+
+    async def _adopt(self) -> bool:
+        """Whether there is a journal to ship besides our own."""
+        now = self.means.clock()
+        if self._orphan is None and now - self._looked_at >= _ORPHANS_S:
+            for path in await self.means.aside(partial(orphans, self._spool)):
+                adopted = await self.means.aside(partial(adopt, path), _ADOPT_S)
+                if adopted is not None:
+                    await self._begin(adopted)
+                    return True
+            self._looked_at = now
+        return self._orphan is not None
+
+    async def _begin(self, adopted: Adopted) -> None:
+        await self.means.aside(self.means.quarantine.refresh)  # its process may have added to it
+        self.means.counts.adopted += 1
+        self.means.counts.unknown += adopted.unknown
+        self.means.log.warning("journal adopted", journal=adopted.name, unknown=adopted.unknown)
+        orphan = Orphan(adopted)
+        shipment = Shipment(self.means, orphan)
+        self._orphan = (orphan, shipment)
+        await shipment.open()
+
+    def _say(self, reason: str) -> None:
+        """Log a change."""
+        if bool(reason) != bool(self.away):
+            if reason:
+                self.means.log.warning("records wait", reason=reason)
+            else:
+                self.means.log.info("records are shipped again")
+        self.away = reason
+
+
+def families(shipper: Shipper) -> Iterator[Family]:
+    """What was shipped, as metrics."""
+    counts = shipper.counts
+    for name, purpose in _COUNTERS.items():
+        yield Family("counter", f"mcp_proxy_record_{name}", purpose, (("", float(getattr(counts, name))),))
+    yield Family("gauge", "mcp_proxy_record_lag_seconds", "Age of the record shipped last; 0: all are",
+                 (("", counts.lag_s),))  # fmt: skip
+    yield Family(
+        "gauge", "mcp_proxy_record_shipping", "Whether records can be shipped", (("", float(not shipper.away)),)
+    )
+    yield Family("gauge", "mcp_proxy_record_quarantine", "Records in the quarantine",
+                 (("", float(len(shipper.means.quarantine))),))  # fmt: skip
+
+
+_COUNTERS: Final = {
+    "records": "Records shipped to PostgreSQL",
+    "rows": "Rows of the audit trail sent to PostgreSQL",
+    "batches": "Transactions that shipped records",
+    "seconds": "Seconds spent in these transactions",
+    "quarantined": "Records that PostgreSQL does not take, set aside",
+    "damaged": "Places of segments that cannot be read",
+    "away": "Attempts to ship that PostgreSQL was not there for",
+    "unsaved": "Checkpoints that the disk would not have",
+    "adopted": "Journals of processes that are gone, taken over",
+    "unknown": "Requests whose end nobody saw, because their process died",
+}
