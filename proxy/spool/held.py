@@ -43,6 +43,7 @@ class Held:
 def make(spool: Path, wall: Callable[[], float]) -> Held:
     """Make a journal with a name of its own. Raises OSError."""
     spool.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _sweep(spool)
     begun = datetime.fromtimestamp(wall(), UTC)
     name = f"{begun:%Y%m%dT%H%M%SZ}-{os.urandom(_RANDOM_BYTES).hex()}"
     new = spool / f".new-{name}"
@@ -82,7 +83,7 @@ def is_held(path: Path) -> bool:
     return path.exists()
 
 
-def sweep(spool: Path) -> None:
+def _sweep(spool: Path) -> None:
     """Delete what a crash left of journals that were being made or removed. Raises OSError."""
     for path in (*spool.glob(".new-*"), *spool.glob(".gone-*")):
         held = take(path)

@@ -22,6 +22,8 @@ from proxy.spool.kinds import fields_of
 
 _DIGEST_BYTES: Final = 16
 _PIECE: Final = 1 << 20
+#: They hold the checksum of the first entry, which holds its time.
+_BEGIN_BYTES: Final = 64
 #: Characters of a reason that are kept.
 _REASON_CHARS: Final = 200
 
@@ -52,8 +54,8 @@ class Quarantine:
         self._path = spool / layout.QUARANTINE
         self._limit = limit
         self._known: set[bytes] = set()
-        #: Which file `_known` is of (device and inode), and how far it was read.
-        self._file = (0, 0)
+        #: Which file `_known` is of, by its first bytes (an inode may be used again), and how far it was read.
+        self._file = b""
         self._read = 0
         self.refresh()
 
@@ -73,12 +75,14 @@ class Quarantine:
     def refresh(self) -> None:
         """Look what others have added or taken back. Raises OSError."""
         try:
-            now = self._path.stat()
+            with self._path.open("rb") as file:
+                begin = file.read(_BEGIN_BYTES)
         except FileNotFoundError:
-            self._known, self._file, self._read = set(), (0, 0), 0
+            begin = b""
+        if begin != self._file or self.size < self._read:
+            self._known, self._file, self._read = set(), begin, 0
+        if not begin:
             return
-        if (now.st_dev, now.st_ino) != self._file or now.st_size < self._read:
-            self._known, self._file, self._read = set(), (now.st_dev, now.st_ino), 0
         for entry, offset in _entries(self._path, self._read):
             self._known.add(_digest(entry.record))
             self._read = offset

@@ -73,6 +73,20 @@ def test_what_is_taken_back_is_given_whole_and_only_then_forgotten(tmp_path: Pat
     assert list(quarantine.entries()) == []
 
 
+def test_a_new_file_in_the_place_of_the_old_one_is_noticed(tmp_path: Path) -> None:
+    """Though it be as long, and have the old one's inode: what was taken back must not be skipped for it."""
+    one, other = Quarantine(tmp_path), Quarantine(tmp_path)
+    one.add(entry_of(1))
+    other.refresh()
+    path = tmp_path / layout.QUARANTINE
+    one.take_back(lambda records: True)
+    one.add(entry_of(2))
+    one.add(entry_of(3))
+    assert path.stat().st_size > 0
+    other.refresh()
+    assert [other.knows(outcome(number)) for number in (1, 2, 3)] == [False, True, True]
+
+
 def test_it_is_bounded(tmp_path: Path) -> None:
     """What finds no room is not added, and what is there stays."""
     quarantine = Quarantine(tmp_path, limit=5000)
