@@ -5,10 +5,12 @@ Owns what a rule is, and the states (ok, pending, firing) with their hysteresis.
 - A value that is not well begins the wait (`for_s`); one that is not, or none at all, ends it.
 - A firing alert ends when its value was well for `keep_firing_s` without a break. Between the two thresholds nothing
   begins and nothing ends. A missing value ends nothing until it was missing for `window_s`, a minute at least.
+- One that has begun 30 times within an hour is restless: it ends only when its value was well for ten minutes.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import isfinite
@@ -26,6 +28,10 @@ Ended = Literal["clear", "missing", "removed", "stopped"]
 
 #: A firing alert ends without a value after its window, but not sooner; seconds.
 _MISSING_S: Final = 60.0
+#: So many begins within so long are too many; then the value has to be well for so long. Times in seconds.
+_RESTLESS_BEGINS: Final = 30
+_RESTLESS_WITHIN_S: Final = 3600.0
+_RESTLESS_KEEP_S: Final = 600.0
 _COMPARE: Final[Mapping[str, Callable[[float, float], bool]]] = {">": gt, ">=": ge, "<": lt, "<=": le}
 
 
@@ -105,6 +111,9 @@ class Track:
     told: bool = False
     """Whether somebody was notified of this episode."""
     quiet_until: float = 0.0
+    """Until when a begin is not told."""
+    begins: deque[float] = field(default_factory=lambda: deque(maxlen=_RESTLESS_BEGINS), repr=False)
+    """When it began the last times."""
 
     def take(self, value: float | None, now: float) -> Ended | Literal["firing"] | None:
         """The value now, None for none; what follows, if anything does."""
@@ -123,6 +132,7 @@ class Track:
         if now - self.since < self.rule.for_s:
             return None
         self.phase, self.well_since = "firing", None
+        self.begins.append(now)
         return "firing"
 
     def end(self) -> None:
@@ -139,7 +149,8 @@ class Track:
             return None
         if self.well_since is None:
             self.well_since = now
-        if now - self.well_since < self.rule.keep_firing_s:
+        restless = len(self.begins) == _RESTLESS_BEGINS and now - self.begins[0] < _RESTLESS_WITHIN_S
+        if now - self.well_since < max(self.rule.keep_firing_s, _RESTLESS_KEEP_S if restless else 0.0):
             return None
         self.end()
         return "clear"

@@ -13,11 +13,13 @@ then; one that has ended meanwhile never is, nor its end. The log and the table 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from proxy.background.alert_states import Ended, Episode, Notice, Rule, Status, Track
+from proxy.identity.records import SYSTEM_TENANT
 from proxy.metrics import Family
 
 if TYPE_CHECKING:
@@ -29,8 +31,8 @@ if TYPE_CHECKING:
 
 #: Series of one rule that are watched.
 _MOST_SERIES: Final = 1000
-#: Rules that are looked at without a pause for requests: figures of traffic take up to 0.5 ms.
-_IN_A_ROW: Final = 2
+#: Time that one look may spend on rules of tenants, seconds; the others have their turn with the next look.
+_BUDGET_S: Final = 0.1
 #: Episodes that wait to be written down; beyond that the oldest are in the log only.
 _MOST_CHANGED: Final = 10_000
 _SEVERITIES: Final = ("low", "medium", "high", "critical")
@@ -54,13 +56,17 @@ class Alerts:
         self._log = log
         self._instance = instance
         self._told = told
-        self._rules: tuple[Rule, ...] = ()
+        self._own: list[Rule] = []
+        #: Rules of tenants; the next one first.
+        self._others: deque[Rule] = deque()
         self._next_rules: tuple[Rule, ...] | None = None
         self._tracks: dict[_Identity, dict[str, Track]] = {}
         #: Episodes that began or ended since somebody took them, in the order of time.
         self.changed: dict[UUID, Episode] = {}
         #: Alerts that began, notifications, and episodes for which there was no room in `changed`.
         self.fired = self.notified = self.forgotten = 0
+        #: Looks that had no time for every rule of a tenant.
+        self.cut = 0
 
     @property
     def firing(self) -> list[Episode]:
@@ -82,12 +88,22 @@ class Alerts:
         self._next_rules = tuple(rules)
 
     async def evaluate(self) -> None:
-        """Look at everything once. Requests are served in between; nothing is waited for."""
+        """Look at everything once. Requests are served after each rule, whose figures take up to 1 ms; nothing is
+        waited for."""
         self._take_rules()
-        for number, rule in enumerate(self._rules, 1):
+        for rule in self._own:
             self._look_at(rule)
-            if number % _IN_A_ROW == 0:
-                await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        others, clock, spent_s = self._others, self._clocks.monotonic, 0.0
+        for _ in range(len(others)):
+            if spent_s >= _BUDGET_S:
+                self.cut += 1
+                return
+            began = clock()
+            self._look_at(others[0])
+            others.rotate(-1)
+            spent_s += clock() - began
+            await asyncio.sleep(0)
 
     def stop(self) -> None:
         """This process ends: who sees an alert of its would wait for the end for ever."""
@@ -101,8 +117,10 @@ class Alerts:
     def _take_rules(self) -> None:
         if self._next_rules is None:
             return
-        self._rules, self._next_rules = self._next_rules, None
-        by_identity = {rule.watched: rule for rule in self._rules}
+        rules, self._next_rules = self._next_rules, None
+        self._own = [rule for rule in rules if rule.tenant == SYSTEM_TENANT]
+        self._others = deque(rule for rule in rules if rule.tenant != SYSTEM_TENANT)
+        by_identity = {rule.watched: rule for rule in rules}
         for identity, tracks in list(self._tracks.items()):
             rule = by_identity.get(identity)
             if rule is None:
@@ -198,3 +216,5 @@ def families(alerts: Alerts) -> Iterator[Family]:
     yield Family("counter", "mcp_proxy_alerts_fired", "Alerts that began", [("", alerts.fired)])
     purpose = "Notifications that an alert began or ended"
     yield Family("counter", "mcp_proxy_alert_notices", purpose, [("", alerts.notified)])
+    purpose = "Looks that left rules of tenants for the next one, for want of time"
+    yield Family("counter", "mcp_proxy_alert_looks_cut", purpose, [("", alerts.cut)])

@@ -71,6 +71,17 @@ def test_a_missing_value_ends_an_alert_only_when_it_is_missing_for_long() -> Non
     assert told(Track(rule(window_s=90)), 11, *([inf] * 90)) == [(0, "firing"), (90, "missing")]
 
 
+def test_a_restless_alert_ends_only_after_ten_good_minutes() -> None:
+    """When it has begun thirty times within an hour; it is forgiven."""
+    track = Track(rule())
+    assert len(told(track, *([11, 1] * 30))) == 59
+    assert track.phase == "firing"
+    assert [track.take(1, 59 + after_s) for after_s in (1, 599, 600)] == [None, None, "clear"]
+    assert (track.take(11, 3600), track.take(1, 3601)) == ("firing", None)
+    assert track.take(1, 3601 + 600) == "clear"
+    assert (track.take(11, 5000), track.take(1, 5001)) == ("firing", "clear")
+
+
 def test_a_new_threshold_holds_at_once() -> None:
     """The state is kept."""
     track = Track(rule())

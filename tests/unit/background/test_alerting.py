@@ -86,6 +86,6 @@ async def test_metrics_and_steps_have_names() -> None:
     async with endpoint() as here:
         whole = Whole(here)
         names = [family.name for family in whole.alerting.families()]
-        assert len(set(names)) == len(names) == 7 and all(name.startswith("mcp_proxy_") for name in names)
+        assert len(set(names)) == len(names) == 8 and all(name.startswith("mcp_proxy_") for name in names)
         assert [name for name, *_ in whole.alerting.steps()] == ["alerts", "rows of alerts"]
         await whole.alerting.finish()

@@ -17,6 +17,7 @@ from proxy.background import alerts as module
 from proxy.background.alert_states import Notice, Rule
 from proxy.background.alerts import Alerts, families
 from proxy.background.observing import Clocks
+from proxy.identity.records import SYSTEM_TENANT
 from proxy.identity.uuid7 import RecordIds
 from tests.unit.background.test_alert_states import rule
 from tests.unit.dataplane.fakes import Time
@@ -195,9 +196,27 @@ async def test_many_rules_leave_room_for_requests() -> None:
             break
         watch.alerts.configure([])
         pauses += 1
-    assert pauses == 60 and len(watch.alerts.firing) == 120
+    assert pauses == 120 and len(watch.alerts.firing) == 120
     await watch.see(11)
     assert watch.alerts.firing == []
+
+
+async def test_rules_of_tenants_take_turns_when_they_take_long() -> None:
+    """Those of the operator are looked at each time."""
+    mine = rule(key="mine", tenant=SYSTEM_TENANT)
+    watch = Watch(*(rule(key=str(number)) for number in range(5)), mine)
+    seen: list[str] = []
+
+    def values(rule: Rule) -> dict[str, float | None]:
+        watch.time.now += 0.06
+        seen.append(rule.key)
+        return {"": 1.0}
+
+    watch.alerts._values = values
+    for _ in range(3):
+        await watch.see(1)
+    assert seen == ["mine", "0", "1", "mine", "2", "3", "mine", "4", "0"]
+    assert watch.alerts.cut == 3
 
 
 async def test_what_fires_is_counted_by_severity() -> None:
