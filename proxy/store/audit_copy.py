@@ -37,7 +37,11 @@ SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '5s'; SET LOCAL search
 SET LOCAL max_parallel_workers_per_gather = 0; SET LOCAL synchronize_seqscans = off; SET LOCAL jit = off;
 {SETTINGS}"""
 _LOST: Final = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-_NOT_THERE: Final = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.UndefinedObjectError)
+#: The third is what PostgreSQL says of a role.
+_NOT_THERE: Final = (
+    asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InvalidParameterValueError,
+    asyncpg.UndefinedObjectError,
+)  # fmt: skip
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 

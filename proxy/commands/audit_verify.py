@@ -1,0 +1,197 @@
+"""The command `audit verify`: of the database a day at a time, or of exported files.
+
+Owns the portions in which the trail is verified, so that memory stays bounded, and what is told of the outcome. What
+makes a chain right is `proxy/audit`'s to know.
+"""
+
+from __future__ import annotations
+
+import time
+from argparse import Namespace
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+
+from proxy.audit.findings import Finding
+from proxy.audit.heads import Verifies, believed
+from proxy.audit.passages import Copied
+from proxy.audit.signing import BadKey, public_keys
+from proxy.audit.verify import SIGNED, Report, Trail
+from proxy.commands import audit_files
+from proxy.commands.audit import own_key
+from proxy.commands.audit_arguments import span
+from proxy.commands.audit_source import reader_of
+from proxy.commands.connection import carried_out
+from proxy.commands.console import DONE, Misuse, load_config, remark, show_json, show_table
+from proxy.config.files import read_bounded
+from proxy.config.models import Config
+from proxy.store.audit_copy import KeptHead, Reader
+from proxy.store.audit_search import Wanted
+
+#: Something is wrong.
+FOUND: Final = 1
+#: Segments of one portion, of all tenants: 1 KiB of memory each. A portion of one minute is never divided.
+_MOST_PLACES: Final = 100_000
+_SHORTEST: Final = timedelta(minutes=1)
+_DAY: Final = timedelta(days=1)
+#: A chain has a head after so long, also when PostgreSQL was away for a moment.
+_SETTLED: Final = timedelta(minutes=10)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_LARGEST_KEY: Final = 1 << 20
+
+
+def run(given: Namespace) -> int:
+    """Verify what is asked for; DONE, or FOUND when something is wrong. Raises Misuse."""
+    keys = dict[str, Verifies]()
+    for path in given.key:
+        keys.update(_keys(path))
+    began = time.monotonic()
+    if given.file:
+        if not keys or given.tenant or given.since or given.until:
+            raise Misuse("files are verified as a whole, with the public key: --file FILE --key FILE")
+        report = audit_files.verified(given.file, keys)
+    else:
+        config, range_ = load_config(given), span(given)
+        if not keys:
+            own = own_key(config)
+            keys[own.key_id] = own
+        report = carried_out(_verified(config, Range(*range_, given.tenant), keys))
+    _show(report, time.monotonic() - began, given.json)
+    return DONE if report.complete else FOUND
+
+
+def _keys(path: Path) -> Mapping[str, Verifies]:
+    try:
+        return public_keys(read_bounded(path, _LARGEST_KEY))
+    except BadKey as error:
+        raise Misuse(str(error)) from None
+    except ValueError as error:
+        raise Misuse(f"the file of the key {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """What is to be verified."""
+
+    since: datetime
+    until: datetime
+    tenant: str | None
+
+
+async def _verified(config: Config, asked: Range, keys: Mapping[str, Verifies]) -> Report:
+    async with reader_of(config) as reader:
+        return await verify_database(reader, asked, keys)
+
+
+async def verify_database(reader: Reader, asked: Range, keys: Mapping[str, Verifies]) -> Report:
+    """What is wrong in a range. Raises Unavailable, Rejected."""
+    report, tenant = Report(), await reader.tenant_id(asked.tenant)
+    async for since, until in portions(reader, asked, tenant):
+        await Portion(reader, asked, tenant, since, until).verify(keys, report)
+    for name, segment, previous in await reader.orphans(asked.since, asked.until, tenant):
+        report.add(Finding("orphaned", name, segment, 0, 0, previous))
+    return report
+
+
+async def portions(reader: Reader, asked: Range, tenant: UUID | None) -> AsyncIterator[tuple[datetime, datetime]]:
+    """The range in portions: days (UTC), or less where there are too many segments."""
+    since = asked.since
+    while since < asked.until:
+        until = min(asked.until, since.replace(hour=0, minute=0, second=0, microsecond=0) + _DAY)
+        while until - since > _SHORTEST and await reader.places(since, until, tenant) > _MOST_PLACES:
+            until = since + (until - since) / 2
+        yield since, until
+        since = until
+
+
+class Portion:
+    """Part of the range: the segments whose last signed row is from within it."""
+
+    def __init__(self, reader: Reader, asked: Range, tenant: UUID | None, since: datetime, until: datetime) -> None:
+        self._reader, self._asked, self._tenant = reader, asked, tenant
+        self._since, self._until = since, until
+
+    async def verify(self, keys: Mapping[str, Verifies], report: Report) -> None:
+        """Add what is found. Raises Unavailable, Rejected."""
+        known = await self._reader.heads(self._since - _DAY, self._until, self._tenant)
+        chosen = [kept for kept in known if self._is_ours(kept)]
+        trail, places = Trail(), {_place(kept) for kept in chosen}
+        for place in places:
+            trail.strand(place, (), SIGNED)
+        for head in believed(((kept.head, kept.key_id, kept.signature) for kept in chosen), keys, report):
+            trail.strand((head.tenant, head.segment), [head])
+        rows = Copied(trail, {_place(kept) for kept in known} - places, (_micros(self._since), _micros(self._until)))
+        since = min([self._since, *(kept.span[0] for kept in chosen)])
+        until = max([self._until, *(kept.span[1] for kept in chosen)])
+        wanted = Wanted(since, until, str(self._tenant) if self._tenant is not None else None)
+        await self._reader.rows(wanted, rows.feed, ordered=False)
+        if trail.scattered:
+            await self._read_again(wanted, trail, {_place(kept): kept for kept in chosen}, keys)
+        trail.report(report, _micros(datetime.now(UTC) - _SETTLED))
+        for name, count in rows.unchained.items():
+            report.add(Finding("unchained", name, "", 0, count), count)
+
+    def _is_ours(self, kept: KeptHead) -> bool:
+        """Each segment is of one portion: that of its last head, or the first or last one if that is outside."""
+        last = _EPOCH + kept.head.last_us * _MICROSECOND
+        if last < self._since:
+            return self._since == self._asked.since and kept.span[1] > self._since
+        return last < self._until or self._until == self._asked.until
+
+    async def _read_again(
+        self, wanted: Wanted, trail: Trail, heads: Mapping[tuple[str, str], KeptHead], keys: Mapping[str, Verifies]
+    ) -> None:
+        """Read segments whose rows lie too far from their order once more, in order."""
+        ordered, silent = Trail(), Report()  # a head that is not believed was told already
+        places = sorted(trail.scattered)
+        for place in places:
+            ordered.strand(place)
+        kept = [heads[place] for place in places if place in heads]
+        for head in believed(((each.head, each.key_id, each.signature) for each in kept), keys, silent):
+            ordered.strand((head.tenant, head.segment), [head])
+        rows = Copied(ordered, (), (0, 0))
+        await self._reader.rows_of(wanted, [segment for _, segment in places], rows.feed)
+        trail.scattered.clear()
+        trail.merge(ordered)
+
+
+def _place(kept: KeptHead) -> tuple[str, str]:
+    return kept.head.tenant, kept.head.segment
+
+
+def _micros(moment: datetime) -> int:
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def _show(report: Report, seconds: float, for_programs: bool) -> None:
+    if for_programs:
+        findings = [
+            {
+                "kind": each.kind, "tenant": each.tenant, "segment": each.segment, "first": each.first,
+                "last": each.last or each.first, "words": each.words,
+            }
+            for each in report.findings
+        ]  # fmt: skip
+        show_json(
+            {
+                "complete": report.complete, "rows": report.rows, "segments": report.segments, "heads": report.heads,
+                "unsigned": report.unsigned, "counts": report.counts, "findings": findings,
+                "seconds": round(seconds, 3),
+            }
+        )  # fmt: skip
+        return
+    if report.findings:
+        rows = [(each.tenant, each.segment, each.first or None) for each in report.findings]
+        show_table(
+            ("TENANT", "SEGMENT", "ROW", "WHAT"),
+            [(*row, each.words) for row, each in zip(rows, report.findings, strict=True)],
+        )
+    told = sum(report.counts.values())
+    remark(f"{report.rows} rows in {report.segments} segments, {report.heads} signed heads, {seconds:.1f} s")
+    if report.unsigned:
+        remark(f"{report.unsigned} rows are in their chains but not signed yet")
+    remark("complete and unchanged" if report.complete else f"NOT as it was written: {told} findings")

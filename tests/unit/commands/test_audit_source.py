@@ -1,0 +1,54 @@
+"""Where the trail is read from."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from proxy.commands.audit_source import reader_of
+from proxy.config import load
+from proxy.config.models import Config
+from proxy.store.accounts import Rejected
+from proxy.store.pool import Unavailable
+from tests.unit.commands.auditor import Auditor, auditor
+from tests.unit.commands.conftest import Operator
+from tests.unit.store.engine import cluster, folder
+from tests.unit.store.recorded import EVENING, MORNING
+
+__all__ = ["auditor"]
+
+
+async def count(config: Config) -> int:
+    async with reader_of(config) as reader:
+        return await reader.places(MORNING, EVENING, None)
+
+
+def configured(operator: Operator, **postgres: object) -> Config:
+    config = json.loads(operator.config.read_text())
+    operator.config.write_text(json.dumps(config | {"postgres": config["postgres"] | postgres}))
+    return load(operator.config, {})
+
+
+def test_it_is_the_configured_database(auditor: Auditor) -> None:
+    """As the user of `postgres.dsn`."""
+    assert asyncio.run(count(configured(auditor))) == 2
+
+
+def test_long_queries_have_a_replica_of_their_own(auditor: Auditor) -> None:
+    """If one is configured."""
+    with pytest.raises(Unavailable):
+        asyncio.run(count(configured(auditor, analytics_dsn="postgresql://u:p@127.0.0.1:1/d")))
+
+
+def test_an_embedded_server_runs_for_as_long(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is started, asked and stopped; it has no tables here, as reading makes none."""
+    state = folder()
+    config = json.loads(operator.config.read_text())
+    operator.config.write_text(json.dumps(config | {"postgres": {"embedded": True}, "state_dir": str(state)}))
+    with pytest.raises(Rejected, match="migrate up"):
+        asyncio.run(count(load(operator.config, {})))
+    assert not list(Path(state, "postgres").rglob("postmaster.pid"))
+    assert cluster().dsn

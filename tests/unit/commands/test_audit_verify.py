@@ -1,0 +1,186 @@
+"""`audit verify`: of the database, with the real tables."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from proxy.audit.verify import Trail
+from proxy.commands import audit_verify
+from tests.unit.audit.trails import ACME, ZETA, record, trail_of
+from tests.unit.commands.auditor import DAY, Auditor, auditor
+from tests.unit.commands.conftest import waited
+from tests.unit.store.engine import owner_dsn
+from tests.unit.store.recorded import add_lines, add_signed
+
+__all__ = ["auditor"]
+
+ROW = f"tenant_id = '{ACME}' AND seq = 5"
+
+
+def told(report: dict[str, object]) -> list[tuple[object, ...]]:
+    findings = report["findings"]
+    assert isinstance(findings, list)
+    return [(each["kind"], each["tenant"], each["first"]) for each in findings]
+
+
+def test_an_untouched_trail_is_complete(auditor: Auditor) -> None:
+    """Code 0, and how much was looked at."""
+    code, out, err = auditor.run("verify", *DAY)
+    assert (code, out) == (0, "")
+    assert "40 rows in 2 segments, 2 signed heads" in err
+    assert "complete and unchanged" in err
+    report = auditor.verified(*DAY)
+    assert (report["rows"], report["unsigned"], report["counts"], report["findings"]) == (40, 0, {}, [])
+    assert auditor.verified(*DAY, "--tenant", "zeta")["rows"] == 14
+
+
+@pytest.mark.parametrize(
+    ("kind", "statement"),
+    [
+        ("changed", f"UPDATE audit_logs SET actor_id = 'key:mallory' WHERE {ROW}"),
+        ("changed", f"UPDATE audit_logs SET chain = '\\x00' WHERE {ROW}"),
+        ("missing", f"DELETE FROM audit_logs WHERE {ROW}"),
+        ("missing", f"UPDATE audit_logs SET ts = ts - interval '1 year' WHERE {ROW}"),
+        ("missing", f"UPDATE audit_logs SET segment = 'one/9' WHERE {ROW}"),
+        (
+            "inserted",
+            "INSERT INTO audit_logs (tenant_id, ts, id, kind, segment, seq, chain, actor_type, action) SELECT"
+            f" tenant_id, ts, gen_random_uuid(), kind, segment, seq, chain, actor_type, action"
+            f" FROM audit_logs WHERE {ROW}",
+        ),
+    ],
+)
+def test_what_was_done_to_a_row_is_told(auditor: Auditor, kind: str, statement: str) -> None:
+    """With its tenant and place; code 1."""
+    auditor.change(statement)
+    assert (kind, ACME, 5) in told(auditor.verified(*DAY))
+    code, out, err = auditor.run("verify", *DAY)
+    assert code == 1
+    assert ACME in out
+    assert "NOT as it was written" in err
+
+
+def test_exchanged_rows_are_told(auditor: Auditor) -> None:
+    """Both of them."""
+    auditor.change(f"UPDATE audit_logs SET seq = 11 - seq WHERE tenant_id = '{ACME}' AND seq IN (5, 6)")
+    assert told(auditor.verified(*DAY)) == [("reordered", ACME, 5), ("reordered", ACME, 6)]
+
+
+def test_the_end_of_a_chain_cannot_be_cut_off(auditor: Auditor) -> None:
+    """The head says how many rows there are."""
+    auditor.change(f"DELETE FROM audit_logs WHERE tenant_id = '{ACME}' AND seq > 20")
+    assert told(auditor.verified(*DAY)) == [("missing", ACME, 21)]
+
+
+def test_all_rows_of_a_segment_are_missing(auditor: Auditor) -> None:
+    """When only its heads are left."""
+    auditor.change(f"DELETE FROM audit_logs WHERE tenant_id = '{ACME}'")
+    assert auditor.verified(*DAY)["counts"] == {"missing": 26}
+
+
+def test_heads_that_are_gone_or_forged_are_told(auditor: Auditor) -> None:
+    """Of a chain without a head nothing is proved."""
+    auditor.change(f"DELETE FROM audit_heads WHERE tenant_id = '{ACME}'")
+    auditor.change(f"UPDATE audit_heads SET head = sha256('x') WHERE tenant_id = '{ZETA}'")
+    assert told(auditor.verified(*DAY)) == [("forged", ZETA, 14), ("headless", ACME, 0)]
+
+
+def test_a_row_without_a_chain_is_told(auditor: Auditor) -> None:
+    """Somebody added it beside the proxy."""
+    auditor.change(
+        "INSERT INTO audit_logs (tenant_id, ts, id, kind, actor_type, action)"
+        f" VALUES ('{ZETA}', '2026-11-22T12:00Z', gen_random_uuid(), 'intent', 'system', 'x')"
+    )
+    assert auditor.verified(*DAY)["counts"] == {"unchained": 1}
+
+
+def test_segments_around_the_range_are_verified_whole(auditor: Auditor) -> None:
+    """And those outside are left alone."""
+    part = ("--since", "2026-11-22T12:00:00.030Z", "--until", "2026-11-22T12:00:00.031Z")
+    assert auditor.verified(*part)["rows"] == 40
+    auditor.change(f"DELETE FROM audit_logs WHERE {ROW}")
+    assert not auditor.verified(*part)["complete"]
+    assert auditor.verified("--since", "2026-11-22T12:01Z", "--until", "2026-11-22T13:00Z")["rows"] == 0
+
+
+def test_rows_that_lie_far_from_their_order_are_read_again(auditor: Auditor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In order, and what is wrong with them is found all the same."""
+    rows = [record(number, ACME) for number in range(100, 140)]
+    lines, heads = trail_of(rows, "two/1")
+    waited(lambda: add_lines(owner_dsn(auditor.database), lines[::-2] + lines[::2]))
+    waited(lambda: add_signed(owner_dsn(auditor.database), heads))
+    monkeypatch.setattr(audit_verify, "Trail", lambda: Trail(5))
+    assert auditor.verified(*DAY)["complete"]
+    auditor.change("DELETE FROM audit_logs WHERE segment = 'two/1' AND seq = 7")
+    report = auditor.verified(*DAY)
+    assert told(report) == [("missing", ACME, 7)]
+    assert report["rows"] == 79
+
+
+def test_days_are_verified_one_after_the_other(auditor: Auditor) -> None:
+    """A segment is of one of them; a segment that names one before it that is gone is told."""
+    day_us = 86_400_000_000
+    rows = [record(number, ACME) for number in range(1000, 1010)]
+    lines, (head,) = trail_of([row | {"timestamp": row["timestamp"].replace("-22T", "-24T")} for row in rows], "one/2")
+    waited(lambda: add_lines(owner_dsn(auditor.database), lines))
+    waited(lambda: add_signed(owner_dsn(auditor.database), [replace(head, previous="one/1")]))
+    assert head.first_us > day_us
+    days = ("--since", "2026-11-20", "--until", "2026-11-26")
+    report = auditor.verified(*days)
+    assert (report["complete"], report["rows"], report["segments"]) == (True, 50, 3)
+    auditor.change(f"DELETE FROM audit_logs WHERE segment = 'one/1' AND tenant_id = '{ACME}'")
+    auditor.change(f"UPDATE audit_heads SET segment = 'x/1' WHERE segment = 'one/1' AND tenant_id = '{ACME}'")
+    assert ("orphaned", ACME, 0) in told(auditor.verified(*days))
+
+
+def test_a_day_of_many_segments_is_divided(auditor: Auditor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until there are few enough in a portion; each is verified once."""
+    for number in range(1, 9):
+        rows = [record(number * 1_000 + each, ACME) for each in range(5)]
+        lines, heads = trail_of(rows, f"two/{number}")
+        waited(lambda lines=lines: add_lines(owner_dsn(auditor.database), lines))
+        waited(lambda heads=heads: add_signed(owner_dsn(auditor.database), heads))
+    monkeypatch.setattr(audit_verify, "_MOST_PLACES", 2)
+    monkeypatch.setattr(audit_verify, "_SHORTEST", timedelta(milliseconds=100))
+    report = auditor.verified(*DAY)
+    assert (report["complete"], report["rows"], report["segments"]) == (True, 80, 10)
+    auditor.change("DELETE FROM audit_logs WHERE segment = 'two/4' AND seq = 2")
+    assert told(auditor.verified(*DAY)) == [("missing", ACME, 2)]
+
+
+def test_a_segment_in_use_is_not_wrong(auditor: Auditor) -> None:
+    """Its last rows are not signed yet, and belong to the same chain on the next day of the range, too."""
+    lines, heads = trail_of([record(number, ZETA) for number in range(100, 130)], "two/1")
+    waited(lambda: add_lines(owner_dsn(auditor.database), lines))
+    at = bytes.fromhex(lines[9].rpartition(b"\t")[2].decode())
+    early = replace(heads[0], rows=10, is_final=False, digest=at, last_us=int(lines[9].split(b"\t")[1]))
+    waited(lambda: add_signed(owner_dsn(auditor.database), [early]))
+    report = auditor.verified(*DAY)
+    assert (report["complete"], report["rows"], report["unsigned"]) == (True, 70, 20)
+    late = ("--since", "2026-11-22T12:00:00.115Z", "--until", "2026-11-22T13:00Z")
+    assert (auditor.verified(*late)["complete"], auditor.verified(*late)["unsigned"]) == (True, 20)
+
+
+def test_the_key_can_be_given(auditor: Auditor) -> None:
+    """Without it that of this installation is used; another one does not do."""
+    public = auditor.write_key()
+    assert auditor.verified(*DAY, "--key", str(public))["complete"]
+    other = public.with_name("other.pem")
+    other.write_text(
+        "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n"
+        "-----END PUBLIC KEY-----\n"
+    )
+    assert auditor.verified(*DAY, "--key", str(other))["counts"] == {"forged": 2}
+    assert auditor.verified(*DAY, "--key", str(other), "--key", str(public))["complete"]
+
+
+@pytest.mark.parametrize("content", [None, "", "-----BEGIN PUBLIC KEY-----\nxx\n-----END PUBLIC KEY-----"])
+def test_a_key_that_is_none_is_misuse(auditor: Auditor, content: str | None) -> None:
+    """Code 2, not 1: nothing was verified."""
+    path = auditor.config.parent / "key.pem"
+    if content is not None:
+        path.write_text(content)
+    assert "key" in auditor.refused("verify", *DAY, "--key", str(path))
