@@ -80,7 +80,7 @@ def _declared() -> Iterable[Setting]:
             "severity",
         ),
     }  # fmt: skip
-    yield Setting("record.audit", by_tenant="record.tenants", not_by_row="off")
+    yield Setting("record.audit", by_tenant="record.tenants", not_by_row="none")
     for group, names in groups.items():
         yield from (Setting(f"{group}.{name}") for name in names)
 

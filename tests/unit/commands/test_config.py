@@ -123,7 +123,7 @@ def test_a_tenant_gets_a_grade_of_its_own(desk: Desk) -> None:
         (("limits.streams.per_tenant", "5"), "setting limits.streams.per_tenant: the configuration file has no 'limit"),
         (("log.level", "error", "--tenant", "acme"), "tenant acme, setting log.level: this setting is everybody's"),
         (("log.level", "error", "--tenant", "nobody"), "no tenant of this name"),
-        (("record.audit", "off"), "setting record.audit: 'off' can be said by the configuration file alone"),
+        (("record.audit", "none"), "setting record.audit: 'none' can be said by the configuration file alone"),
     ],
 )
 def test_what_cannot_be_is_refused_and_changes_nothing(desk: Desk, arguments: tuple[str, ...], sentence: str) -> None:

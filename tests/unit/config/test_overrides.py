@@ -180,8 +180,8 @@ def test_the_files_of_a_configuration_stay_watched(tmp_path: Any) -> None:
         ("log.levels", "info", "no setting of this name can be changed at run time; did you mean 'log.level'?"),
         ("log", {"level": "info"}, "no setting of this name can be changed at run time"),
         ("", 1, "no setting of this name can be changed at run time"),
-        ("record.audit", "off", "'off' can be said by the configuration file alone"),
-        ("record.audit", "loud", "expected 'off', 'usage', 'standard' or 'strict'"),
+        ("record.audit", "none", "'none' can be said by the configuration file alone"),
+        ("record.audit", "loud", "expected 'none', 'usage', 'standard' or 'strict'"),
         ("record.spool.max_size", "1GiB", "no setting of this name can be changed at run time"),
         ("record.tenants.acme", "strict", "no setting of this name can be changed at run time"),
         ("alerts.webhooks.w.url", "https://x.example", "no setting of this name can be changed at run time"),
@@ -206,17 +206,24 @@ def test_what_is_everybodys_is_not_set_by_a_tenant() -> None:
     assert why == "this setting is everybody's; only a row of the system tenant sets it"
 
 
+def test_what_only_the_file_may_say_it_can_say() -> None:
+    """The guard is about a value that there is."""
+    guarded = {key: setting.not_by_row for key, setting in SETTINGS.items() if setting.not_by_row}
+    assert set(guarded) == {"record.audit"}
+    assert all(filed(key, value) for key, value in guarded.items())
+
+
 def test_a_tenant_has_a_grade_of_its_own() -> None:
     """Beside those of the file, over them where both name it; one that cannot be costs no other."""
     before = configuration(record={"tenants": {"acme": "usage", "x": "usage"}})
-    values = {"acme": "strict", "globex": "standard", "hooli": "loud", "initech": "off"}
+    values = {"acme": "strict", "globex": "standard", "hooli": "loud", "initech": "none"}
     outcome = overridden(before, [Override("record.audit", value, slug) for slug, value in values.items()])
     assert outcome.config.record.tenants == {"acme": "strict", "x": "usage", "globex": "standard"}
     assert outcome.config.record.audit == before.record.audit
     assert [(each.tenant, each.value) for each in outcome.accepted] == [("acme", "strict"), ("globex", "standard")]
     assert outcome.problems == (
-        "tenant initech, setting record.audit: left out: 'off' can be said by the configuration file alone",
-        "tenant hooli, setting record.audit: left out: expected 'off', 'usage', 'standard' or 'strict'",
+        "tenant initech, setting record.audit: left out: 'none' can be said by the configuration file alone",
+        "tenant hooli, setting record.audit: left out: expected 'none', 'usage', 'standard' or 'strict'",
     )
 
 
