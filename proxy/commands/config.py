@@ -18,6 +18,7 @@ from typing import Any, Final
 import orjson
 
 from proxy.audit.signing import BadKey, Signer
+from proxy.commands.audit import KEY_FILE
 from proxy.commands.connection import change, postgres_of
 from proxy.commands.console import DONE, Misuse, load_config, printable, read_text, remark, show_json, show_table
 from proxy.config.keyfile import load_or_create
@@ -149,7 +150,7 @@ def _audit(config: Config) -> Audit:
     """What writes to the trail, signed like what the proxy writes."""
     postgres_of(config)
     try:
-        signer = Signer(load_or_create(Path(config.state_dir) / "audit.key"))
+        signer = Signer(load_or_create(Path(config.state_dir) / KEY_FILE))
     except (OSError, BadKey) as error:
         raise Misuse(f"the key that signs the audit trail cannot be used: {error}") from None
 
