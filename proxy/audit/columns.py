@@ -7,20 +7,21 @@ known elsewhere.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
-from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Final, NamedTuple, TypeAlias
-from uuid import UUID
 
 import orjson
 
+from proxy.audit.scalars import Unfit, address, identity, json_text, micros, millis, truth, uuid, uuid_or_none, whole
 from proxy.identity.records import SYSTEM_TENANT
 
+__all__ = [
+    "COLUMNS", "NAMES", "PLACE", "SELECTED", "SETTINGS", "Column", "Unfit", "Value", "is_plain", "line", "read",
+    "tenant_of", "values",
+]  # fmt: skip
+
 Value: TypeAlias = str | int | float | bool | None
-"""Of a column. A time: microseconds since 1970; a hash: hexadecimal digits; JSON: its text; a duration: milliseconds,
+"""Of a column. A time: microseconds since 1970; a hash: hexadecimal digits; JSON: its text; a duration: millis,
 as many of them as a float holds with three decimals."""
 
 
@@ -111,26 +112,12 @@ _LONG: Final = {"error_detail": 1024, "user_agent": 512, "risk_reasons": 1024}
 _TEXTS: Final = tuple(
     (place, _LONG.get(column.name, _LONGEST)) for place, column in enumerate(COLUMNS) if column.type == "text"
 )
-_JSON: Final = tuple(place for place, column in enumerate(COLUMNS) if column.type == "json")
-_LONGEST_MS: Final = 1e12
-_SHORTEST_MS: Final = 1e-3
-
-#: PostgreSQL adds microseconds as floats, which are exact until then.
-_LAST_US: Final = 2**53
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
-_UUID: Final = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_IPV4: Final = re.compile(r"(?:(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])(?:\.(?!$)|$)){4}")
 #: COPY's escapes (PostgreSQL manual, COPY, "Text Format"); NUL is in no text of PostgreSQL.
 _ESCAPES: Final = str.maketrans(
     {"\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v"}
 )
 _PEOPLE: Final = frozenset(("session",))
 _OURSELVES: Final = frozenset(("system", "command line"))
-
-
-class Unfit(ValueError):
-    """A record from which no row can be made; the text shows no value."""
 
 
 # --- a record as values ---------------------------------------------------------------------------------------------
@@ -159,16 +146,16 @@ def values(record: Mapping[str, Any], segment: str, seq: int, plain: bool = Fals
         arguments = {"dropped": get("dropped")}
     try:
         made: list[Value] = [
-            tenant_of(record), _micros(get("timestamp")), _identity(get("id")), get("kind"), segment, seq,
+            tenant_of(record), micros(get("timestamp")), identity(get("id")), get("kind"), segment, seq,
             _actor_type(record), get("principal"), get("key_id"), get("source"), get("user_id"),
             get("impersonator"), _action(record), get("target_kind"), get("target"),
-            get("server"), _uuid_or_none(get("server_id")), get("route"), get("method"), get("era"), get("revision"),
-            _whole(get("status")), get("outcome"), get("reason"), _whole(get("error_code")), get("detail"),
-            get("risk") or "low", ",".join(reasons) if reasons else None, _json(arguments),
-            hashed.lower() if hashed else None, _json(result), _ms(get("duration_ms")), _ms(get("auth_ms")),
-            _ms(get("limit_ms")), _ms(get("queue_ms")), _ms(get("connect_ms")), _ms(get("first_byte_ms")),
-            _whole(get("bytes_in")), _whole(get("bytes_out")), _whole(get("messages")), _whole(get("tries")),
-            _truth(get("streamed")), _address(get("client")), get("user_agent"), get("session"), get("trace_id"),
+            get("server"), uuid_or_none(get("server_id")), get("route"), get("method"), get("era"), get("revision"),
+            whole(get("status")), get("outcome"), get("reason"), whole(get("error_code")), get("detail"),
+            get("risk") or "low", ",".join(reasons) if reasons else None, json_text(arguments),
+            hashed.lower() if hashed else None, json_text(result), millis(get("duration_ms")), millis(get("auth_ms")),
+            millis(get("limit_ms")), millis(get("queue_ms")), millis(get("connect_ms")), millis(get("first_byte_ms")),
+            whole(get("bytes_in")), whole(get("bytes_out")), whole(get("messages")), whole(get("tries")),
+            truth(get("streamed")), address(get("client")), get("user_agent"), get("session"), get("trace_id"),
             get("span_id"), get("instance") or "",
         ]  # fmt: skip
     except (TypeError, AttributeError, ValueError) as error:
@@ -187,7 +174,7 @@ def is_plain(raw: bytes) -> bool:
 def tenant_of(record: Mapping[str, Any]) -> str:
     """The tenant whose row it is: the system's when none is known. Raises Unfit."""
     tenant = record.get("tenant_id")
-    return _uuid(tenant) if tenant else SYSTEM_TENANT
+    return uuid(tenant) if tenant else SYSTEM_TENANT
 
 
 def _actor_type(record: Mapping[str, Any]) -> str:
@@ -216,102 +203,6 @@ def _mend(made: list[Value]) -> None:
             raise Unfit(f"no text for {NAMES[place]}")
         if len(text) > longest or "\0" in text:
             made[place] = text[:longest].replace("\0", "\ufffd")
-
-
-def _json(value: Any) -> str | None:
-    """JSON text; NUL, which most functions of PostgreSQL refuse in it, is replaced."""
-    if value is None:
-        return None
-    text = orjson.dumps(value).decode()
-    return orjson.dumps(_without_nul(value)).decode() if "\\u0000" in text else text
-
-
-def _without_nul(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.replace("\0", "\ufffd")
-    if isinstance(value, dict):
-        return {_without_nul(key): _without_nul(inner) for key, inner in value.items()}
-    return [_without_nul(inner) for inner in value] if isinstance(value, list) else value
-
-
-def _whole(value: Any) -> int | None:
-    """An integer; True is none."""
-    if value is None or value.__class__ is int:
-        return value
-    raise Unfit("not a whole number")
-
-
-def _truth(value: Any) -> bool | None:
-    if value is None or value.__class__ is bool:
-        return value
-    raise Unfit("neither true nor false")
-
-
-def _ms(value: float | None) -> float | None:
-    """Milliseconds within bounds in which PostgreSQL and Python write a float in the same way."""
-    if value is None:
-        return None
-    if _SHORTEST_MS <= value <= _LONGEST_MS:
-        return float(value)
-    return 0.0 if value < _SHORTEST_MS else _LONGEST_MS
-
-
-def _micros(text: Any) -> int:
-    """Microseconds since 1970 of a time as the recorder writes it, or of any other that ISO 8601 knows."""
-    if len(text) == 27 and text[26] == "Z":
-        return _second(text[:20]) + int(text[20:26])
-    return _instant(text)
-
-
-@lru_cache(512)
-def _second(text: str) -> int:
-    return _instant(f"{text}0Z")
-
-
-def _instant(text: str) -> int:
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        raise Unfit("a time without zone")
-    micros = (moment - _EPOCH) // _MICROSECOND
-    if not 0 <= micros < _LAST_US:
-        raise Unfit("a time before 1970 or after 2255")
-    return micros
-
-
-def _identity(text: Any) -> str:
-    return text if _UUID.fullmatch(text) else _uuid(text)
-
-
-def _uuid_or_none(text: str | None) -> str | None:
-    return _uuid(text) if text else None
-
-
-@lru_cache(8192)
-def _uuid(text: str) -> str:
-    try:
-        return str(UUID(text))
-    except ValueError:
-        raise Unfit("no UUID") from None
-
-
-@lru_cache(8192)
-def _address(text: str | None) -> str | None:
-    """An address as PostgreSQL writes it, which knows no zones; None for what is none."""
-    if text and _IPV4.fullmatch(text):
-        return text
-    try:
-        address = ip_address((text or "").partition("%")[0])
-    except ValueError:
-        return None
-    return _address6(address) if isinstance(address, IPv6Address) else str(address)
-
-
-def _address6(address: IPv6Address) -> str:
-    """The last half of `::ffff:1.2.3.4` and `::1.2.3.4` is written as IPv4 (as inet_ntop does)."""
-    number = int(address)
-    if number >> 32 == 0xFFFF:
-        return f"::ffff:{IPv4Address(number & 0xFFFFFFFF)}"
-    return f"::{IPv4Address(number)}" if 0xFFFF < number <= 0xFFFFFFFF else str(IPv6Address(number))
 
 
 # --- values as text -------------------------------------------------------------------------------------------------

@@ -79,40 +79,6 @@ def test_a_summary_says_how_many_were_dropped() -> None:
     assert of(made, "tenant_id", "action", "arguments") == [SYSTEM_TENANT, "records dropped", '{"dropped":12}']
 
 
-def test_json_keeps_its_text_but_for_nul() -> None:
-    """Which PostgreSQL cannot turn into a text."""
-    assert of(record(1, arguments={"a\0": ["\0", 1.5, None]}), "arguments") == ['{"a�":["�",1.5,null]}']
-    assert of(record(1, arguments={"a": "\\u0000"}), "arguments") == ['{"a":"\\\\u0000"}']
-
-
-@pytest.mark.parametrize(
-    ("client", "written"),
-    [
-        ("192.0.2.1", "192.0.2.1"), ("2001:DB8:0:0::1", "2001:db8::1"), ("::ffff:1.2.3.4", "::ffff:1.2.3.4"),
-        ("::102:304", "::1.2.3.4"), ("::1", "::1"), ("fe80::1%eth0", "fe80::1"), ("unix:", None), (None, None),
-        ("01.2.3.4", None), ("256.1.1.1", None), ("1.2.3.4.", None),
-    ],
-)  # fmt: skip
-def test_an_address_is_written_as_postgresql_does(client: str | None, written: str | None) -> None:
-    """What is none is left out."""
-    assert of(record(1, client=client), "client_ip") == [written]
-
-
-@pytest.mark.parametrize(
-    ("given", "kept"), [(0.0004, 0.0), (-1, 0.0), (1e300, 1e12), (12, 12.0), (0.001, 0.001), (None, None)]
-)
-def test_a_duration_is_kept_within_bounds(given: float | None, kept: float | None) -> None:
-    """In which a float has one text."""
-    assert of(record(1, duration_ms=given), "duration_ms") == [kept]
-
-
-def test_times_of_other_forms_are_understood() -> None:
-    """With another zone, or fewer digits."""
-    assert of(record(1, timestamp="2026-11-22T13:00:00+01:00"), "ts") == of(
-        record(1, timestamp="2026-11-22T12:00:00Z"), "ts"
-    )
-
-
 def test_a_text_that_is_too_long_is_cut() -> None:
     """Long before it is too long for an index."""
     found = of(record(1, principal="p" * 5000, detail="d\0" * 5000), "actor_id", "error_detail")
