@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 #: Characters of a name that are looked at, and names whose verdict is remembered.
 _LONGEST: Final = 128
 _MOST: Final = 4096
-_WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+_WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\dA-Z_]+|\d+")
 
 #: Last words that say nothing about what the value is.
 _TRAILING: Final = frozenset(
@@ -49,10 +49,12 @@ _ENDS: Final = (
 _HARMLESS: Final = frozenset(
     """string str text required optional none null nil undefined true false yes no on off hidden masked redacted secret
     password token bytes any boolean number integer object array include omit same-origin basic bearer digest oauth
-    oauth2 apikey api_key api-key ntlm negotiate iam empty unset default auto prompt""".split()  # noqa: SIM905
+    oauth2 apikey api_key api-key ntlm negotiate iam empty unset default auto prompt ok pass passed
+    fail failed %s %d %r ?""".split()  # noqa: SIM905
 )
 _TEMPLATES: Final = ("$", "<", "{{", "%(", "%{", "[redacted", "***", "...", "•", "process.env", "os.environ", "env:",
-                     "env.", "secrets.", "vault:", "op://", "arn:aws:", "projects/")  # fmt: skip
+                     "env.", "secrets.", "vault:", "!vault", "!ref", "!sub", "!secret", "!env",
+                     "op://", "arn:aws:", "projects/")  # fmt: skip
 
 
 class Kind(NamedTuple):
@@ -141,9 +143,15 @@ _BY_KIND: Final = {
     "password": _PASSWORD, "secret": _SECRET, "token": _TOKEN, "api_key": _API_KEY,
     "private_key": Kind("private_key", _anything), "session": Kind("session", _random),
 }  # fmt: skip
+#: Also as others call it.
+_PASSWORDS: Final = (
+    "password", "passwords", "passwd", "passphrase", "passcode", "userpass", "passwort", "kennwort", "wachtwoord",
+    "senha", "contrasena", "contraseña", "motdepasse", "haslo", "пароль",
+)  # fmt: skip
 #: The last word of a name -> what it promises.
 _LAST: Final = {
-    **dict.fromkeys(("password", "passwords", "passwd", "passphrase", "passcode", "pass", "userpass"), _PASSWORD),
+    **dict.fromkeys(_PASSWORDS, _PASSWORD),
+    "pass": Kind("password", lambda text: _anything(text) and not (text.isdigit() and len(text) < 5)),
     **dict.fromkeys(("pwd", "pw"), Kind("password", _no_path)),
     **dict.fromkeys(("secret", "secrets"), _SECRET),
     **dict.fromkeys(("credential", "credentials", "creds"), Kind("credentials", _anything)),
@@ -153,8 +161,9 @@ _LAST: Final = {
                     Kind("token", _random)),
     **dict.fromkeys(("cookie", "cookies"), Kind("cookie", lambda text: "=" in text or looks_random(text))),
     **dict.fromkeys(("cvv", "cvv2", "cvc", "cvc2"), Kind("cvv", _digits(3, 4), numbers=True)),
-    "pin": Kind("pin", _digits(4, 12), numbers=True),
-    **dict.fromkeys(("otp", "totp", "mfacode", "twofactorcode"), Kind("otp", _digits(4, 10), numbers=True)),
+    **dict.fromkeys(("pin", "pincode"), Kind("pin", _digits(4, 12), numbers=True)),
+    **dict.fromkeys(("otp", "totp", "mfacode", "twofactorcode", "verificationcode", "timecode"),
+                    Kind("otp", _digits(4, 10), numbers=True)),
     **dict.fromkeys(("ssn", "socialsecuritynumber"), Kind("ssn", _social, numbers=True)),
     **dict.fromkeys(("cardnumber", "creditcard", "creditcardnumber", "ccnumber", "ccnum", "pan"),
                     Kind("card", _card, numbers=True)),

@@ -63,7 +63,7 @@ FORMATS: Final = (
     ("mailersend", r"mlsn\.[0-9a-f]{64}"),
     ("resend", r"re_[A-Za-z0-9]{8}_[A-Za-z0-9]{24}"),
     ("twilio", r"SK[0-9a-f]{32}(?![A-Za-z0-9])"),
-    ("telegram", r"\d{8,10}:AA[\w-]{32,34}(?![\w-])"),
+    ("telegram", r"(?:bot)?\d{8,10}:AA[\w-]{32,34}(?![\w-])"),
     ("discord", r"[MNO][A-Za-z\d]{23,27}\.[\w-]{6}\.[\w-]{27,40}"),
     ("discord", r"discord(?:app)?\.com/api/(?:v\d+/)?webhooks/\d{17,20}/[\w-]{60,}"),
     ("teams", r"webhook\.office\.com/webhookb2/[\w@-]{73,80}/IncomingWebhook/[\w/-]{32,}"),

@@ -69,7 +69,8 @@ SECURITY: Final[Mapping[str, tuple[str, EventSeverity, str]]] = MappingProxyType
 #: Reason of a refusal that is no client's fault -> severity.
 ERRORS: Final[Mapping[str, ErrorSeverity]] = MappingProxyType(
     {
-        "internal": "critical", "unrecorded": "critical", "connect_failed": "error", "upstream_failed": "error", "upstream_timeout": "error",
+        "internal": "critical", "unrecorded": "critical",
+        "connect_failed": "error", "upstream_failed": "error", "upstream_timeout": "error",
         "no_server": "error", "registry_unavailable": "error", "circuit_open": "warning", "pool_exhausted": "warning",
         "queue_full": "warning", "queue_timeout": "warning", "shed": "warning", "overloaded": "warning",
     }

@@ -1,0 +1,43 @@
+"""The measurement of the sanitiser runs, prints what it found, and can fail."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.sanitiser import missed, mistaken
+from tests.unit.audit.corpus import Case
+from tests.unit.audit.corpus.heldout import heldout_harmless, heldout_secrets
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.slow
+def test_secrets_are_found_and_nothing_else() -> None:
+    """The short form ends with `failed: 0`, after recall and false positives."""
+    command = [sys.executable, "-m", "benchmarks.sanitiser", "--short"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=90, check=False)
+    assert done.stdout.splitlines()[-1:] == ["failed: 0"], done.stdout + done.stderr
+    assert re.findall(r"^(\w+_percent): \d+\.\d\d", done.stdout, re.MULTILINE) == [
+        "recall_percent",
+        "false_positives_percent",
+        "held_out_recall_percent",
+        "held_out_false_positives_percent",
+    ]
+
+
+def test_what_was_held_out_does_not_get_worse() -> None:
+    """What the rules miss of it is known; nothing harmless of it is lost any more."""
+    secrets, harmless = list(heldout_secrets(1)), list(heldout_harmless())
+    assert len(missed(secrets)) <= len(secrets) * 5 // 100
+    assert mistaken(harmless) == []
+
+
+def test_a_miss_and_a_mistake_are_seen() -> None:
+    """A measurement that cannot fail would prove nothing."""
+    assert missed([Case("plain", "nothing to see", ("nothing",))]) == ["plain"]
+    assert mistaken([Case("secret", {"password": "hunter2"})]) == ["secret"]
