@@ -33,11 +33,13 @@ class Held:
             self._lock = -1
 
     def remove(self) -> None:
-        """Delete the journal with everything in it, and its lock last. Raises OSError."""
-        gone = self.path.with_name(f".gone-{self.path.name}")
-        self.path.rename(gone)
-        shutil.rmtree(gone)
-        self.release()
+        """Delete the journal with everything in it; where that fails it is left to others. Raises OSError."""
+        try:
+            gone = self.path.with_name(f".gone-{self.path.name}")
+            self.path.rename(gone)
+            shutil.rmtree(gone)
+        finally:
+            self.release()
 
 
 def make(spool: Path, wall: Callable[[], float]) -> Held:

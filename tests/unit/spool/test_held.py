@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from proxy.spool import held, layout
 from tests.unit.spool.records import Wall
 
@@ -41,6 +43,15 @@ def test_a_journal_that_is_removed_is_nobodys(tmp_path: Path) -> None:
     assert held.take(holding.path) is None
     assert not held.is_held(holding.path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_journal_that_cannot_be_removed_is_left_to_others(tmp_path: Path) -> None:
+    """It is as it was."""
+    holding = held.make(tmp_path, Wall())
+    (tmp_path / f".gone-{holding.path.name}").touch()  # a folder cannot take the place of a file
+    with pytest.raises(OSError):
+        holding.remove()
+    assert not held.is_held(holding.path)
 
 
 def test_the_death_of_the_holder_frees_a_journal(tmp_path: Path) -> None:
