@@ -52,8 +52,11 @@ class Recent:
     def age(self, slot: int, most: int) -> bool:
         """It is now this slot: move at most so many sums from old slots to their minutes, and forget old minutes. True
         when there is more to do."""
-        for minute in [minute for minute in self._minutes if minute < slot // _SLOTS_OF_MINUTE - _MINUTES]:
+        now = slot // _SLOTS_OF_MINUTE
+        for minute in [minute for minute in self._minutes if not now - _MINUTES <= minute <= now]:
             self._size -= len(self._minutes.pop(minute))
+        for future in [each for each in self._slots if each > slot + _SLOTS_OF_MINUTE]:  # the clock was set back
+            self._size -= len(self._slots.pop(future))
         for old in [old for old in self._slots if old <= slot - _SLOTS]:
             sums = self._slots[old]
             minute_sums = self._minutes.setdefault(old // _SLOTS_OF_MINUTE, {})

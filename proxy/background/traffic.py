@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
+from sys import maxsize
 from typing import TYPE_CHECKING, Final
 
 from ddsketch.mapping import LogarithmicMapping
@@ -152,15 +153,16 @@ class Traffic:
             aging = self.recent.age(int(now // SLOT_S), _AGED)
             await asyncio.sleep(0)
         minute = int((now - _GRACE_S) // 60)
-        if minute > self._closed:
+        if minute != self._closed:
+            everything = minute < self._closed  # the clock was set back: those minutes come again
             self._closed = minute
             self._note_streams(minute - 1)
-            await self._close(minute)
+            await self._close(maxsize if everything else minute)
 
     async def finish(self) -> None:
         """Sum up the rest and close every minute, at the end."""
         await self._sum_up()
-        await self._close(int(self._wall() // 60) + 1)
+        await self._close(maxsize)
 
     async def _sum_up(self) -> None:
         self._taken.extend(self.tally.take())

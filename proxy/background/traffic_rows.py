@@ -184,16 +184,18 @@ class TrafficRows:
         servers, keys = await self._rows(windows)
         batch = waiting.batch = waiting.batch or self._batch(waiting)
         rows = len(windows) + (len(batch[1]) if batch is not None else 0)
-        try:
-            async with patient(database.tenant(tenant)) as session:
-                await store.add_servers(session, self._instance, servers)
-                await store.add_keys(session, self._instance, keys)
-                if batch is not None:
-                    await store.add_usage(session, self._instance, *batch)
-        except Unusable:  # the tenant is gone
-            self.refused += rows
-        else:
-            self.written += rows
+        for attempt in ("first", "last"):
+            try:
+                async with patient(database.tenant(tenant)) as session:
+                    await store.add_servers(session, self._instance, servers)
+                    await store.add_keys(session, self._instance, keys)
+                    if batch is not None:
+                        await store.add_usage(session, self._instance, *batch)
+            except Unusable:  # a server went meanwhile, which the next attempt sees; or the tenant is gone
+                self.refused += rows if attempt == "last" else 0
+            else:
+                self.written += rows
+                break
         waiting.batch = None
         for window in windows:
             del waiting.windows[window.id]

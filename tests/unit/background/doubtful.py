@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from proxy.store.database import Database, Session
+from proxy.store.learned import Unusable
 from proxy.store.pool import TooSlow, Unavailable
 
 #: How a transaction fails: before anything of it happened, or after its commit.
@@ -13,7 +14,7 @@ FAILURES = ("away", "lost", "slow")
 
 
 class Doubtful:
-    """The next transactions fail as `fails` says, the others do not."""
+    """The next transactions fail as `fails` says, the others do not. Besides FAILURES there is `unusable`: refused."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -24,6 +25,8 @@ class Doubtful:
         how = self.fails.pop(0) if self.fails else ""
         if how == "away":
             raise Unavailable("nobody there")
+        if how == "unusable":
+            raise Unusable("a foreign key")
         async with self._database.tenant(tenant) as session:
             yield session
         if how == "lost":

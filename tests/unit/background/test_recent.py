@@ -85,6 +85,18 @@ def test_after_an_hour_it_is_forgotten() -> None:
     assert recent._size == 0
 
 
+def test_when_the_clock_is_set_back_the_future_is_forgotten() -> None:
+    """It would hold its room until it comes."""
+    recent = Recent()
+    for slot in (12_000, 12_100):
+        recent.add(slot, "acme", "files", requests(1))
+    age(recent, 12_061)
+    age(recent, 1200)
+    assert recent._size == 0
+    recent.add(1200, "acme", "files", requests(1))
+    assert count(recent, 1200, 1200) == 1
+
+
 def test_without_room_only_everything_together_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is not kept is counted; series that are there already go on."""
     monkeypatch.setattr(module, "MAX_SUMS", 4)

@@ -49,12 +49,13 @@ class Watched:
 
     def __init__(self) -> None:
         self.now = 1000.0
+        self.set_back = 0.0
         self.rows = Rows()
         self.tally = Tally()
         rows: Any = self.rows
         self.traffic = Traffic(
             self.tally, rows, lambda: SNAPSHOT.upstreams, lambda *tool: tool == ("up", "tool", "echo"),
-            lambda: self.now, lambda: self.now - 1000 + MINUTE * 60,
+            lambda: self.now, lambda: self.now - 1000 - self.set_back + MINUTE * 60,
         )  # fmt: skip
 
     def ended(self, ctx: RequestContext, outcome: str = "ok", s: float = 0.1) -> None:
@@ -238,6 +239,19 @@ async def test_servers_with_open_streams_have_a_row_without_requests(
     assert [(name, minute, total.requests, streams) for name, minute, total, streams in watched.rows.servers] == [
         ("up", MINUTE, 0, 3)
     ]
+
+
+async def test_when_the_clock_is_set_back_minutes_are_handed_over_all_the_same(watched: Watched) -> None:
+    """And those that come again, once more: rows of the same minute add up."""
+    watched.ended(asked())
+    await watched.after(62)
+    for _ in range(2):
+        watched.set_back += 31
+        watched.ended(asked())
+        await watched.after(1)
+    await watched.after(120)
+    assert sum(total.requests for _, _, total in watched.rows.tenants) == 3
+    assert len(watched.rows.servers) == 3
 
 
 async def test_at_the_end_everything_is_handed_over(watched: Watched) -> None:

@@ -159,6 +159,18 @@ async def test_rows_of_a_tenant_that_is_gone_hold_up_nobody(name: str, database:
     assert await rows(name, "SELECT DISTINCT tenant_id::text FROM tenant_usage") == [(ACME,)]
 
 
+async def test_a_server_that_goes_meanwhile_takes_nothing_with_it(name: str, database: Doubtful) -> None:
+    """Its rows are refused once, and then it is known to be gone."""
+    traffic = writer(database)
+    traffic.add_server(PLACE, NOON, requests(3), 0)
+    traffic.add_tenant(ACME, NOON, requests(3))
+    database.fails = ["unusable"]
+    await traffic.step()
+    assert (traffic.waiting, traffic.refused) == (0, 0)
+    assert await rows(name, SUMS) == [(3, 1)]
+    assert await rows(name, USED) == [("day", 3), ("hour", 3), ("minute", 3), ("month", 3)]
+
+
 async def test_a_tenant_that_is_slow_does_not_stand_before_the_others(name: str, database: Doubtful) -> None:
     """It comes last the next time; what was written nevertheless is not written twice."""
     traffic = writer(database)
