@@ -1,4 +1,5 @@
-"""No record is lost and none is doubled: PostgreSQL goes away, and a process is killed again and again (D1, D2).
+"""No record is lost and none is doubled: PostgreSQL goes away, and a process is killed again and again (D1, D2). Nor
+is a secret found in any of it (D7).
 
 Two proxies of one host share a spool; one is killed with SIGKILL every so often and started anew, the other takes over
 what it left. Halfway their PostgreSQL is stopped, or frozen. Clients note the `X-Request-Id` of every answer. At the
@@ -31,8 +32,8 @@ from tests.proofs.known import Someone, admit, config, own_postgres, someone
 from tests.unit.store.engine import execute, login_dsn, migrated_database, owner_dsn
 from tests.unit.store.test_pool import frozen
 
-#: What nobody may find anywhere: arguments of calls, and whatever a key shows.
-PLANTED: Final = "planted-argument-5f1d7c"
+#: What nobody may find anywhere (D7), besides what a key shows: arguments named like secrets, or shaped like some.
+PLANTED: Final = {"password": "planted-argument-5f1d7c", "note": "use ghp_A1b2C3d4E5f6G7h8I9j0K1l2M3n4O5p6Q7r8 for it"}
 _WINDOW_S: Final = 2.0
 
 
@@ -119,6 +120,7 @@ async def _measure(length: Length, outage: str, short: bool) -> list[Figure]:
         began = len(run.pairs)
         async with _away(postgres, outage):
             await run.go(length.outage_s)
+            in_files = _in_files(folder, who)
         ended = len(run.pairs)
         grown = survivor.rss_bytes() - rss_before
         healed = time.monotonic()
@@ -127,6 +129,8 @@ async def _measure(length: Length, outage: str, short: bool) -> list[Figure]:
         drained_s = await drained - healed
         await asyncio.sleep(length.shipped_s)
         rows = await _rows(postgres.owner_dsn)
+        in_rows = await _in_rows(postgres.owner_dsn, who)
+        in_files += _in_files(folder, who) + _in_lines([survivor, victim.proxy], who)
     print(f"  {outage}: {len(run.seen)} calls, {victim.kills} kills; memory before {rss >> 20} MiB, "
           f"grown by {grown / 2**20:.1f} MiB; backlog gone after {drained_s:.1f} s")  # fmt: skip
     return [
@@ -135,11 +139,15 @@ async def _measure(length: Length, outage: str, short: bool) -> list[Figure]:
                3.0 if short else 1.1, "x"),
         Figure(f"{outage}: memory grown", grown / 2**20, 20.0, "MiB"),
         Figure(f"{outage}: backlog gone after", drained_s, 10.0, "s"),
+        Figure(f"{outage}: planted secrets in spool, state and log", in_files, 0, ""),
+        Figure(f"{outage}: planted secrets in rows", in_rows, 0, ""),
     ]  # fmt: skip
 
 
 def _settings(dsn: str, port: int, state_dir: Path) -> dict[str, Any]:
-    return {**config(dsn, port, str(state_dir)), "servers": {"up": server(port)}, **QUIET}
+    record = {"arguments": "sanitised", "results": "sanitised"}
+    return {**config(dsn, port, str(state_dir)), "servers": {"up": server(port)}, **QUIET, "record": record,
+            "log": {"access": True}}  # fmt: skip
 
 
 @asynccontextmanager
@@ -176,7 +184,7 @@ class _Run:
         self._kill_at = time.monotonic() + length.kill_every_s
         body = json.dumps(
             {"jsonrpc": "2.0", "id": 1, "method": "tools/call",
-             "params": {"name": "look", "arguments": {"password": PLANTED, "note": PLANTED}}}
+             "params": {"name": "look", "arguments": PLANTED}}
         ).encode()  # fmt: skip
         self._request = post("/up/mcp", body, ": ".join(who.header))
         #: Of the two that share a spool.
@@ -240,6 +248,40 @@ async def _rows(dsn: str) -> Rows:
         if row["outcome"] == "unknown":
             rows.unknown.add(str(row["id"]))
     return rows
+
+
+def _secrets(who: Someone) -> list[str]:
+    """What may stand nowhere."""
+    return [PLANTED["password"], PLANTED["note"].split()[1], who.value.rsplit("_", 2)[-2]]
+
+
+def _in_files(folder: Path, who: Someone) -> int:
+    """Secrets in files of the proxies, but for the configuration, which says where PostgreSQL is."""
+    found = 0
+    for path in folder.rglob("*"):
+        if path.is_file() and path.name != "config.yaml":
+            held = path.read_bytes()
+            found += sum(secret.encode() in held for secret in _secrets(who))
+    return found
+
+
+def _in_lines(proxies: Sequence[ProxyProcess], who: Someone) -> int:
+    text = "\n".join(json.dumps(line) for proxy in proxies for line in proxy.lines)
+    assert '"rpc_method": "tools/call"' in text  # the log was on
+    return sum(secret in text for secret in _secrets(who))
+
+
+async def _in_rows(dsn: str, who: Someone) -> int:
+    """Secrets in any column of any table."""
+    tables = await execute(dsn, "SELECT quote_ident(tablename) AS name FROM pg_tables WHERE schemaname = 'public'")
+    found = 0
+    for table in tables:
+        for secret in _secrets(who):
+            [row] = await execute(
+                dsn, f"SELECT count(*) FROM {table['name']} AS t WHERE t::text LIKE $1", f"%{secret}%"
+            )
+            found += row["count"]
+    return found
 
 
 def _compared(seen: Sequence[Seen], rows: Rows, outage: str) -> list[Figure]:

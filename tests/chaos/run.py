@@ -42,6 +42,8 @@ SCENARIOS: Final[dict[str, str]] = {
     "two-servers": "tests.chaos.two_servers:figures",
     "health-loops": "tests.chaos.health_loops:figures",
     "maintenance": "tests.chaos.maintenance_proof:figures",
+    "record-stopped": "tests.chaos.durability:stopped",  # D1, D7
+    "record-frozen": "tests.chaos.durability:held",  # D2, D7
 }
 #: Measurements of `benchmarks` that belong here.
 SCRIPTS: Final[dict[str, str]] = {
