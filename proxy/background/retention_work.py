@@ -171,7 +171,7 @@ class Work:
         if archive and self._archive is None:
             raise NoRoom(_NO_ARCHIVE)
         async with turn(self._database) as session:
-            rows = await store.rows_of(session, former)
+            rows = await store.rows_of(session, former, exactly=archive)
             if archive and self._archive is not None:
                 origin, lines = f"{former.oid} of {rows} rows", store.lines(session, former)
                 archived = await self._archive.put(former.table, former.partition, origin, lines)
@@ -218,7 +218,7 @@ class Work:
         found = []
         for former in leftovers:
             async with turn(self._database) as session:
-                rows = await store.rows_of(session, former)
+                rows = await store.rows_of(session, former, exactly=True)
             found.append(
                 Doomed(
                     self._table, "drop detached partition", former.name, None, None, rows, former.size,

@@ -64,7 +64,7 @@ class _Shown:
 
 
 def _settings(config: Config) -> Settings:
-    return getattr(config, "retention", None) or Settings()
+    return config.retention
 
 
 def _list(given: Namespace) -> int:
