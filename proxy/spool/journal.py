@@ -24,10 +24,10 @@ from proxy.spool.kinds import carried, summary, tenant_of
 from proxy.spool.ring import Ring, Tallies
 from proxy.spool.writer import Writer
 
-#: How often `sync` is called, seconds: what a host may lose of records that nobody waited for.
-STEP_S: Final = 0.05
+#: How often `sync` is called, seconds: with what a sync takes, a host loses 50 ms of records that nobody waited for.
+STEP_S: Final = 0.04
 #: Steps between two looks at how full the spool is.
-_LOOK_STEPS: Final = 20
+_LOOK_STEPS: Final = 25
 #: A sync that runs longer than this is a disk that fails, seconds.
 _SLOW_S: Final = 1.0
 #: The last sync may take so long, seconds.

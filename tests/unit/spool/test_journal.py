@@ -40,7 +40,7 @@ def fill(spool: Path, size: int = 1 << 20) -> Path:
 
 async def step_until_looked(mine: Journal) -> None:
     """As many steps as it takes to notice how full the spool is."""
-    for _ in range(20):
+    for _ in range(25):
         await mine.sync()
 
 
