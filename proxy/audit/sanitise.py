@@ -108,7 +108,9 @@ class _Walk:
     def _of_text(self, text: str, kind: Kind | None) -> str:
         if kind is not None and kind.holds(text):
             return f"[redacted:{kind.name}]"
-        most = max(0, min(self._text, self._total))
+        most = min(self._text, self._total)
+        if most <= 0 and text:
+            return f"[cut: {len(text)} characters]"
         clean = redact(plain(text[: most + _MARGIN]))
         self._total -= min(len(clean), most)
         if len(clean) <= most and len(text) <= most + _MARGIN:

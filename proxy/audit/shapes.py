@@ -20,7 +20,7 @@ from proxy.audit.tokens import redact_tokens
 _SHORTEST: Final = 6
 #: Characters of one value, and of the part of a URL that may hold a password.
 _LONGEST: Final = 4096
-_AUTHORITY: Final = 512
+_AUTHORITY: Final = 256
 
 _BLOCK: Final = re.compile(r"-----BEGIN (?:[A-Z0-9]{1,12}[ -]){0,4}PRIVATE KEY(?: BLOCK)?-----|PuTTY-User-Key-File-\d:")
 _END: Final = re.compile(r"-----END [A-Z0-9 ]{0,60}-----|Private-MAC: ?[0-9a-f]{0,128}")

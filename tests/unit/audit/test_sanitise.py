@@ -93,6 +93,17 @@ def test_what_is_left_out_is_counted() -> None:
     assert Sanitiser(Limits(depth=1)).value({"a": {"b": 1}}) == {"a": "[cut: nested too deeply]"}
 
 
+def test_texts_share_a_bound() -> None:
+    """What comes when it is used up is not even looked at."""
+    limited = Sanitiser(Limits(total=10))
+    assert limited.value(["a" * 8, "b" * 8, "c" * 8, ""]) == [
+        "a" * 8,
+        "bb[cut: 6 more characters]",
+        "[cut: 8 characters]",
+        "",
+    ]
+
+
 @pytest.mark.parametrize(
     ("value", "kept"),
     [

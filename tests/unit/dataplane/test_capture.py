@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.dataplane.capture import Arguments, Capture, Captures
+from proxy.dataplane.capture import Arguments, Capture, Captures, Overheard
 from proxy.mcp.envelope import read_envelope
 
 KEY = b"k" * 32
@@ -197,6 +197,37 @@ def test_events_that_are_too_large_are_counted_out() -> None:
     assert heard(EVENTS, stream, most=1000) == [1, {"omitted": "too large", "bytes": len(stream)}]
     pieces = [stream[at : at + 100] for at in range(0, len(stream), 100)]
     assert heard(EVENTS, *pieces, most=1000) == [1, {"omitted": "too large", "bytes": len(stream)}]
+
+
+class Pieces:
+    """An answer in pieces."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self.pieces = list(pieces)
+
+    @property
+    def ended(self) -> bool:
+        return not self.pieces
+
+    def read_nowait(self) -> bytes:
+        return self.pieces.pop(0) if self.pieces else b""
+
+    async def read(self) -> bytes:
+        return self.read_nowait()
+
+
+async def test_what_is_overheard_passes_unchanged() -> None:
+    """However it is read."""
+    body = answer(result={"a": 1})
+    capture = captures().of_answer(JSON)
+    assert capture is not None
+    overheard = Overheard(Pieces(body[:5], body[5:9], body[9:]), capture)
+    got = overheard.read_nowait() + await overheard.read()
+    assert not overheard.ended
+    got += await overheard.read()
+    assert overheard.ended
+    assert got == body
+    assert capture.result() == {"a": 1}
 
 
 @given(st.lists(st.binary(max_size=200), max_size=20), st.sampled_from([JSON, EVENTS]), st.integers(1, 300))
