@@ -21,7 +21,7 @@ from proxy.spool.quarantine import Entry, Quarantine
 from proxy.spool.segment import HEAD
 from proxy.store.database import Unavailable
 from proxy.store.observations import patient
-from proxy.store.records import Row, Unfit, Unusable, add_rows, row_of
+from proxy.store.records import Repeated, Row, Unfit, Unusable, add_rows, row_of
 
 if TYPE_CHECKING:
     from proxy.audit.chain import Draft
@@ -128,9 +128,10 @@ async def send(means: Means, batch: Batch) -> tuple[Fate, str]:
             return "away", "the quarantine takes nothing"
     began = means.clock()
     try:
-        if batch.rows:
-            async with patient(means.database.audit()) as session:
-                await add_rows(session, batch.rows)
+        try:
+            await _commit(means, batch.rows, new=True)
+        except Repeated:  # a process died, or a connection, before anyone knew of the commit
+            await _commit(means, batch.rows, new=False)
     except Unusable as refusal:
         return "refused", str(refusal)
     except Unavailable as reason:
@@ -144,6 +145,12 @@ async def send(means: Means, batch: Batch) -> tuple[Fate, str]:
     if batch.rows:
         counts.lag_s = max(0.0, means.wall() - _time_of(batch.rows[-1]))
     return "sent", ""
+
+
+async def _commit(means: Means, rows: list[Row], *, new: bool) -> None:
+    if rows:
+        async with patient(means.database.audit()) as session:
+            await add_rows(session, rows, new=new)
 
 
 async def set_aside(means: Means, record: bytes, reason: str, segment: str) -> bool:

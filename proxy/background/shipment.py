@@ -212,8 +212,9 @@ class Shipment:
         """The next records, from an offset on; None when there are none. Raises OSError."""
         at, records = self._ahead
         if at != start or not records:
-            path = layout.segment_path(self._origin.path, self._number)
-            records = (await self._means.aside(partial(segment.read, path, start, _PIECE))).records
+            path, records = layout.segment_path(self._origin.path, self._number), []
+            with suppress(FileNotFoundError):  # somebody has deleted it: it is at its end
+                records = (await self._means.aside(partial(segment.read, path, start, _PIECE))).records
         some, rest = records[:MOST_RECORDS], records[MOST_RECORDS:]
         if not some:
             return None

@@ -18,7 +18,7 @@ from proxy.store import records
 from proxy.store.database import Database
 from proxy.store.pool import Unavailable
 from tests.unit.audit.made import RECORDS, TENANT, record
-from tests.unit.store.chained import copied
+from tests.unit.store.chained import copied, count
 from tests.unit.store.engine import aside, execute, migrated_database, migrated_template, opened, owner_dsn
 
 SECRET = b"07" * 32
@@ -99,6 +99,21 @@ async def test_rows_that_are_added_again_stay_one(place: tuple[Database, str]) -
         (await execute(dsn, f"SELECT count(*) FROM {table}"))[0][0]
         for table in ("audit_logs", "request_logs", "audit_heads")
     ] == [40, 20, 1]
+
+
+async def test_rows_that_should_be_new_and_are_not_void_the_transaction(place: tuple[Database, str]) -> None:
+    """It is told, and they can be added as what they are, together with those that are new."""
+    database, dsn = place
+    rows = rows_of([record(number) for number in range(3)])
+    async with database.audit() as session:
+        await records.add_rows(session, rows[:2], new=True)
+    with pytest.raises(records.Repeated):
+        async with database.audit() as session:
+            await records.add_rows(session, rows[1:], new=True)
+    assert await count(dsn, "audit_logs") == 2
+    async with database.audit() as session:
+        await records.add_rows(session, rows[1:])
+    assert (await count(dsn, "audit_logs"), await count(dsn, "request_logs")) == (3, 3)
 
 
 async def test_the_chain_in_the_table_is_that_of_its_lines(place: tuple[Database, str]) -> None:
