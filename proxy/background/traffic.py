@@ -117,7 +117,7 @@ class Traffic:
         self._rows, self._servers, self._named = rows, servers, named
         self._clock, self._wall = clock, wall
         self._began = wall()
-        self._closed = int(wall() // 60)
+        self._closed = int((wall() - _GRACE_S) // 60)
         self._taken: deque[Sample] = deque()
         self._deltas: dict[tuple[int, str, Upstream | None], Sum] = {}
         self._of_servers: dict[tuple[int, Server], _ServerSum] = {}
