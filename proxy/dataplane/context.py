@@ -100,12 +100,23 @@ class RequestContext:
         self.attempt: Attempt | None = None
         #: Class in queues and under overload: the lower, the sooner served.
         self.priority = NORMAL
+        # how it went
+        self.first_byte_at = 0.0
+        self.status = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.streaming = False
+        self.refusal: Refusal | None = None
+        self.outcome = ""
+        self._record()
+
+    def _record(self) -> None:
+        """What the record says of it."""
         #: Time spent until it was authenticated, with the limiter, in queues, on getting connections.
         self.authenticated_s = 0.0
         self.limited_s = 0.0
         self.queued_s = 0.0
         self.connected_s = 0.0
-        # what the record says of it
         #: W3C trace context, as the client sent it or as tracing goes on.
         self.trace_id = ""
         self.span_id = ""
@@ -121,11 +132,3 @@ class RequestContext:
         self.content: Mapping[str, object] = _NO_CONTENT
         #: Overhears the answer, where results are kept.
         self.capture: Capture | None = None
-        # how it went
-        self.first_byte_at = 0.0
-        self.status = 0
-        self.bytes_in = 0
-        self.bytes_out = 0
-        self.streaming = False
-        self.refusal: Refusal | None = None
-        self.outcome = ""
