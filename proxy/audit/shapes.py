@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from base64 import b64decode
 from binascii import Error
+from string import ascii_letters, digits
 from typing import Final
 
 from proxy.audit.names import Kind, is_template, kind_of, looks_random
@@ -25,7 +26,7 @@ _AUTHORITY: Final = 256
 _BLOCK: Final = re.compile(r"-----BEGIN (?:[A-Z0-9]{1,12}[ -]){0,4}PRIVATE KEY(?: BLOCK)?-----|PuTTY-User-Key-File-\d:")
 _END: Final = re.compile(r"-----END [A-Z0-9 ]{0,60}-----|Private-MAC: ?[0-9a-f]{0,128}")
 _WEB: Final = ("http", "https", "ws", "wss", "ftp", "git")
-_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}\Z")
+_OF_SCHEME: Final = f"{ascii_letters}{digits}+.-"
 _STRICT: Final = re.compile(r"[^\s/?#\"'<>`\\]*+")
 _LOOSE: Final = re.compile(r"[^\s\"'<>`\\]*+")
 #: A name and what sets it: `name = `, `"name": `, `name:=`, `$name => `.
@@ -146,8 +147,9 @@ def _without_passwords(text: str) -> str:
     pieces: list[str] = []
     at, found = 0, text.find("://")
     while found >= 0:
-        scheme = _SCHEME.search(text, max(at, found - 31), found)
-        form = _STRICT if scheme is None or scheme[0].lower() in _WEB else _LOOSE
+        before = text[max(at, found - 31) : found]
+        scheme = before[len(before.rstrip(_OF_SCHEME)) :].lower()
+        form = _STRICT if not scheme or scheme in _WEB else _LOOSE
         authority = form.match(text, found + 3, found + 3 + _AUTHORITY)
         known, mark, _ = authority[0].rpartition("@") if authority is not None else ("", "", "")
         user, colon, password = known.partition(":")
