@@ -30,6 +30,7 @@ def test_every_request_of_the_measurement_is_in_the_sums() -> None:
     bench = Bench()
     asyncio.run(bench.sum_up())
     every = len(bench.durations_s)
+    assert sum(own.requests for own in bench.traffic._of_keys.values()) == every
+    asyncio.run(bench.traffic.finish())
     recent = bench.traffic.recent.total("", "", 0, 1 << 40)
     assert (recent.requests, recent.tool_calls, recent.timed) == (every, every, every)
-    assert sum(own.requests for own in bench.traffic._of_keys.values()) == every

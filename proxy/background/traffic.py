@@ -39,6 +39,8 @@ _SAMPLES: Final = 150
 _DELTAS: Final = 4
 _AGED: Final = 50
 _CLOSED: Final = 100
+#: Sums of tenants and servers that a value has to be added up from besides.
+_MOST_UNSETTLED: Final = 64
 #: A minute is closed so long after its end: the last of its requests are summed up by then.
 _GRACE_S: Final = 1.0
 #: Credentials with sums at a time.
@@ -134,6 +136,10 @@ class Traffic:
         now = self._wall()
         since, until = int((now - window_s) // SLOT_S), int(now // SLOT_S)
         total = self.recent.total(tenant, server, since, until)
+        for (slot, of_tenant, upstream), delta in self._deltas.items():
+            of_server = not server or (upstream is not None and upstream.name == server)
+            if of_server and since <= slot <= until and tenant in ("", of_tenant or SYSTEM_TENANT):
+                total.add(delta)
         if metric == "requests_per_minute":
             return 60.0 * total.requests / max(now - max(since * SLOT_S, self._began), 1.0)
         if metric == "error_rate":
@@ -146,8 +152,8 @@ class Traffic:
 
     async def step(self) -> None:
         """Sum up what came since the last time, and close the minutes that are over."""
-        await self._sum_up()
         now = self._wall()
+        await self._sum_up(int(now // SLOT_S))
         aging = True
         while aging:
             aging = self.recent.age(int(now // SLOT_S), _AGED)
@@ -161,31 +167,33 @@ class Traffic:
 
     async def finish(self) -> None:
         """Sum up the rest and close every minute, at the end."""
-        await self._sum_up()
+        await self._sum_up(-1)
         await self._close(maxsize)
 
-    async def _sum_up(self) -> None:
+    async def _sum_up(self, current: int) -> None:
+        """Sums of the current slot are not settled yet: one that many requests were added to takes no longer."""
         self._taken.extend(self.tally.take())
         offset_s = self._wall() - self._clock()
         taken = self._taken
         while taken:
             self._fold([taken.popleft() for _ in range(min(len(taken), _SAMPLES))], offset_s)
             await asyncio.sleep(0)
-        while self._deltas:
-            for _ in range(min(len(self._deltas), _DELTAS)):
-                self._settle(*self._deltas.popitem())
-            await asyncio.sleep(0)
+        many = len(self._deltas) > _MOST_UNSETTLED
+        for number, key in enumerate([key for key in self._deltas if many or key[0] != current], 1):
+            self._settle(key, self._deltas.pop(key))
+            if not number % _DELTAS:
+                await asyncio.sleep(0)
 
     def _fold(self, samples: list[Sample], offset_s: float) -> None:
         """Add requests to the sums of their slot, tenant and server, and of their credential."""
-        deltas = self._deltas
+        deltas, of_keys = self._deltas, self._of_keys
         for who, upstream, envelope, outcome, method, streamed, status, ended, took, bytes_in, bytes_out in samples:
             at = ended + offset_s
             key = (int(at // SLOT_S), who.tenant, upstream)
             delta = deltas.get(key)
             if delta is None:
                 delta = deltas[key] = Sum()
-            own = self._key_sum(who, int(at // 60)) if who.key_id else None
+            own = of_keys.get((int(at // 60), who.key_id)) or self._new_key_sum(who, int(at // 60))
             failed = status >= 500 or outcome in FAILED
             listens = (streamed or status == _UPGRADED) and _listens(method, envelope)
             bin_number = bin_of(took) if not listens else None
@@ -201,14 +209,14 @@ class Traffic:
             if envelope is not None and upstream is not None:
                 self._count_tools(envelope, upstream, delta, own)
 
-    def _key_sum(self, who: Principal, minute: int) -> _CredentialSum | None:
-        found = self._of_keys.get((minute, who.key_id))
-        if found is None and who.source in _WITH_ROWS:
-            if len(self._of_keys) >= MAX_KEYS:
-                self.keys_crowded += 1
-                return None
-            found = self._of_keys[minute, who.key_id] = _CredentialSum(who)
-        return found
+    def _new_key_sum(self, who: Principal, minute: int) -> _CredentialSum | None:
+        if not who.key_id or who.source not in _WITH_ROWS:
+            return None
+        if len(self._of_keys) >= MAX_KEYS:
+            self.keys_crowded += 1
+            return None
+        own = self._of_keys[minute, who.key_id] = _CredentialSum(who)
+        return own
 
     def _count_tools(self, envelope: Envelope, upstream: Upstream, delta: Sum, own: KeySum | None) -> None:
         """A tool that no list has named has no name here either: it would be the client's to choose."""

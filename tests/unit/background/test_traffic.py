@@ -142,6 +142,26 @@ async def test_quantiles_are_within_a_percent(watched: Watched) -> None:
     assert watched.value("p99_ms", window_s=3600) is None
 
 
+@pytest.mark.parametrize("most", [0, 1000])
+async def test_what_is_not_settled_yet_counts(watched: Watched, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums of the current slot are added to by many requests first; whoever asks sees no difference."""
+    monkeypatch.setattr(module, "_MOST_UNSETTLED", most)
+    for seconds in (0.1, 0.1, 5, 0.1):
+        watched.ended(asked())
+        watched.ended(asked("other", BOB, 502))
+        await watched.after(seconds)
+        bare = replace(ADA, tenant="", key_id="", source=Source.ANONYMOUS)
+        watched.ended(asked("", bare, 401), "refused")
+        await watched.after(0)
+    covered = 60 / (watched.now - 1000)
+    for tenant, server, count in (
+        ("", "", 12), ("t-acme", "", 4), ("t-acme", "up", 4), ("t-acme", "other", 0), ("", "other", 4),
+        (SYSTEM_TENANT, "", 4), (SYSTEM_TENANT, "up", 0), ("t-zeta", "other", 4),
+    ):  # fmt: skip
+        assert watched.value("requests_per_minute", tenant, server) == pytest.approx(count * covered)
+    assert watched.value("error_rate", "", "other") == 1
+
+
 @pytest.mark.parametrize(
     ("status", "outcome", "failed"),
     [
@@ -252,7 +272,7 @@ async def test_when_the_clock_is_set_back_minutes_are_handed_over_all_the_same(w
         await watched.after(1)
     await watched.after(120)
     assert sum(total.requests for _, _, total in watched.rows.tenants) == 3
-    assert len(watched.rows.servers) == 3
+    assert sum(total.requests for _, _, total, _ in watched.rows.servers) == 3
 
 
 async def test_at_the_end_everything_is_handed_over(watched: Watched) -> None:
