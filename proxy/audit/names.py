@@ -162,7 +162,7 @@ _LAST: Final = {
     **dict.fromkeys(("cookie", "cookies"), Kind("cookie", lambda text: "=" in text or looks_random(text))),
     **dict.fromkeys(("cvv", "cvv2", "cvc", "cvc2"), Kind("cvv", _digits(3, 4), numbers=True)),
     **dict.fromkeys(("pin", "pincode"), Kind("pin", _digits(4, 12), numbers=True)),
-    **dict.fromkeys(("otp", "totp", "mfacode", "twofactorcode", "verificationcode", "timecode"),
+    **dict.fromkeys(("otp", "totp", "mfacode", "otpcode", "twofactorcode", "verificationcode", "timecode"),
                     Kind("otp", _digits(4, 10), numbers=True)),
     **dict.fromkeys(("ssn", "socialsecuritynumber"), Kind("ssn", _social, numbers=True)),
     **dict.fromkeys(("cardnumber", "creditcard", "creditcardnumber", "ccnumber", "ccnum", "pan"),

@@ -40,6 +40,7 @@ _ABOUT: Final = frozenset(
 #: Keys of an object that is itself a key and a value: an environment variable, a header field.
 _NAMES: Final = ("name", "key", "header", "field", "Name", "Key", "variable")
 _VALUES: Final = ("value", "val", "Value", "secret_value", "default")
+_USER: Final = Kind("password", lambda text: ":" in text.strip(":") and not is_template(text.partition(":")[2]))
 #: Members of a private JSON Web Key (RFC 7518 section 6).
 _PRIVATE: Final = frozenset("d p q dp dq qi oth k".split())  # noqa: SIM905
 
@@ -147,7 +148,7 @@ class _Walk:
                 kept.append([self.any(item[0], depth + 2, None), self.any(item[1], depth + 2, kind_of(item[0]))])
                 continue
             kept.append(self.any(item, depth + 1, kind or option))
-            option = kind_of(item) if isinstance(item, str) and item.startswith("-") and "=" not in item else None
+            option = _of_option(item)
         return kept
 
     def _of_key(self, name: str) -> str:
@@ -180,6 +181,13 @@ def _is_schema(members: Mapping[Any, Any]) -> bool:
     if isinstance(kind, str):
         return kind in _TYPES
     return isinstance(kind, list) or any(name in members for name in _SCHEMA)
+
+
+def _of_option(item: object) -> Kind | None:
+    """What an argument of a command promises of the next: `--password`, `-u` with user and password."""
+    if not isinstance(item, str) or not item.startswith("-") or "=" in item:
+        return None
+    return _USER if item in ("-u", "--user", "--proxy-user") else kind_of(item)
 
 
 def _are_pairs(items: Iterable[Any]) -> bool:

@@ -39,6 +39,7 @@ _BARE: Final = re.compile(r"[^\s\"'`,;&<>|\\]{1,4096}+")
 _CALL: Final = re.compile(r"[A-Za-z_][\w.]*[(\[]")
 #: A name in a program with its owner: `self._token`.
 _DOTTED: Final = re.compile(r"[A-Za-z_]+(?:\.[A-Za-z_]+){1,8}")
+_PLACED: Final = ("<", "auth", "code", "word", "identified", "requirepass")
 _SCHEMES: Final = ("bearer", "basic", "token", "apikey", "ssws", "negotiate", "digest")
 #: Values of an Authorization field (RFC 9110 section 11, and what vendors made of it).
 _CREDENTIAL: Final = re.compile(
@@ -62,6 +63,11 @@ _ATTRIBUTES: Final = re.compile(
 )
 _ELEMENT: Final = re.compile(r"(<([A-Za-z_][\w.:-]{0,80}+)>)([^<>]{1,4096}+)(?=</)")
 _PAIR: Final = re.compile(r"(auth ?= ?\([\"'][^\"']{0,128}+[\"'], ?[\"'])([^\"']{1,256}+)")
+_SQL: Final = re.compile(
+    r"(\b(?:password|identified by)[ \t]{1,4}+)('[^'\r\n]{1,512}+'|\"[^\"\r\n]{1,512}+\")",
+    re.IGNORECASE,
+)
+_CONF: Final = re.compile(r"^([ \t]{0,8}+(?:requirepass|masterauth)[ \t]{1,4}+)([^\s\"']{1,512}+)", re.MULTILINE)
 _CODE: Final = re.compile(
     r"((?:one[- ]time|verification|security|login|2fa|mfa|otp)[ -](?:pass)?(?:code|word)(?: is)?:? )(\d{4,8}+)(?!\d)",
     re.IGNORECASE,
@@ -104,7 +110,7 @@ def _without_named(text: str) -> str:
     if "password" in text:
         text = _NETRC.sub(r"\1[redacted:password]", text)
     text = _without_values(text)
-    if "<" in text or "auth" in low or "code" in low or "word" in low:
+    if any(map(low.__contains__, _PLACED)):
         text = _without_placed(text)
     return _LOT.sub(_without_lot, text) if any(map(low.__contains__, _MENTIONS)) else text
 
@@ -113,8 +119,16 @@ def _without_placed(text: str) -> str:
     """Elements of XML, pairs, codes: places where a name comes first."""
     text = _ATTRIBUTES.sub(_without_part, text)
     text = _ELEMENT.sub(_without_part, text)
-    text = _PAIR.sub(r"\1[redacted:password]", text)
+    text = _SQL.sub(_without_literal, text)
+    for form in (_PAIR, _CONF):
+        text = form.sub(r"\1[redacted:password]", text)
     return _CODE.sub(r"\1[redacted:otp]", text)
+
+
+def _without_literal(match: re.Match[str]) -> str:
+    """`PASSWORD 'tiger'` is SQL; `the password "field"` is not."""
+    is_sql = match[1].isupper() or "by" in match[1].lower() or any(map(str.isdigit, match[2]))
+    return f"{match[1]}[redacted:password]" if is_sql and not is_template(match[2].strip("'\"")) else match[0]
 
 
 def _without_part(match: re.Match[str]) -> str:

@@ -122,6 +122,7 @@ def test_texts_share_a_bound() -> None:
         ),
         ([["X-Api-Key", "a1b2c3d4"], ["Accept", "b"]], [["X-Api-Key", "[redacted:api_key]"], ["Accept", "b"]]),
         (["--password", "hunter", "--force"], ["--password", "[redacted:password]", "--force"]),
+        (["curl", "-u", "bob:tiger", "-u", "bob"], ["curl", "-u", "[redacted:password]", "-u", "bob"]),
         ({"required": ["token", "password"]}, {"required": ["token", "password"]}),
         ({"kty": "EC", "x": "a", "d": "q1w2"}, {"kty": "EC", "x": "a", "d": "[redacted:private_key]"}),
         (4111111111111111, "[redacted:card]"),

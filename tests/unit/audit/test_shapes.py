@@ -51,6 +51,10 @@ from proxy.audit.shapes import redact
         ("Password -> hunter2", "Password -> [redacted:password]"),
         ("public key: MCowBQYDK2VwAyEA", "public key: MCowBQYDK2VwAyEA"),
         ("pass: ok", "pass: ok"),
+        ("ALTER ROLE bob PASSWORD 'tiger';", "ALTER ROLE bob PASSWORD [redacted:password];"),
+        ("identified by 'tiger'", "identified by [redacted:password]"),
+        ("the password 'field' and PASSWORD '?'", "the password 'field' and PASSWORD '?'"),
+        ("requirepass tiger", "requirepass [redacted:password]"),
         ("short", "short"),
     ],
 )

@@ -1,8 +1,8 @@
-"""Secrets and look-alikes that were written, twice, when the rules were done, to see what they are worth.
+"""Secrets and look-alikes that were written, three times, when the rules were done, to see what they are worth.
 
 Of the first set 85.5 % of the secrets were found at first and 6.3 % of the look-alikes were taken for secrets, of the
-second 75.0 % and 4.0 %: idioms of commands and programs in which no name stands where one is expected. The rules have
-learned most of these since, so that both are measured as a corpus now; what is still missed is as honest as before.
+second 75.0 % and 4.0 %, of the third 82.5 % and none: idioms of commands and programs in which no name stands where
+one is expected. The rules have learned most of these since, so these sets are a corpus now like the other.
 """
 
 from __future__ import annotations
@@ -110,6 +110,25 @@ SECRETS: tuple[tuple[str, str, int], ...] = (
     ("key_secret: {}", ALNUM, 24),
     ('"refresh_token":"1//0{}"', URL64, 60),
     ("otpauth://totp/x?secret={}&issuer=y", UPPER + "234567", 32),
+    # the third time
+    ("CREATE USER bob WITH PASSWORD '{}'", ALNUM, 12),
+    ("ALTER ROLE bob PASSWORD '{}';", ALNUM, 12),
+    ("CREATE USER bob IDENTIFIED BY '{}'", ALNUM, 12),
+    ("requirepass {}", ALNUM, 24),
+    ('mutation {{ login(user: "bob", password: "{}") {{ ok }} }}', ALNUM, 12),
+    ("user=bob&passwd={}", ALNUM, 12),
+    ("os.environ['API_KEY'] = '{}'", ALNUM, 30),
+    ("process.env.SECRET = '{}'", ALNUM, 30),
+    ('private static final String PASSWORD = "{}";', ALNUM, 12),
+    ("const apiKey = `{}`", ALNUM, 32),
+    ("wss://x.test/socket?auth_token={}", ALNUM, 32),
+    ("Use token {} to log in.", ALNUM, 32),
+    ("the secret is {}", ALNUM, 16),
+    ("password:{}", ALNUM, 10),
+    ("wifi: Home / key: {}", ALNUM, 20),
+    ("SECRET={}\\nDEBUG=1", ALNUM, 24),
+    ("10.0.0.5 ansible_user=root ansible_ssh_pass={}", ALNUM, 12),
+    ('Jwts.signWith("{}")', ALNUM, 40),
 )
 
 OBJECTS: tuple[str, ...] = (
@@ -293,6 +312,57 @@ HARMLESS: tuple[Any, ...] = (
     {"tokenAddress": "0xdAC17F958D2ee523a2206206994597C13D831ec7"},
     {"signature_count": 3},
     {"sessionId": "room-12"},
+    # the third time
+    {"cmd": ["git", "log", "--author", "bob"]},
+    {"cmd": ["kubectl", "get", "secrets"]},
+    {"q": "how to hash a password in python 3.12"},
+    {"q": "best token 2026: BTC or ETH?"},
+    {"sql": "SELECT password FROM users WHERE id = 1"},
+    {"sql": "ALTER TABLE t ADD COLUMN token_hash bytea"},
+    {"file": "config/secrets.yml"},
+    {"path": "/v1/secret/data/app1"},
+    {"code": "const token = req.headers['authorization'];"},
+    {"code": "if (password !== confirm) throw new Error('Passwords differ')"},
+    {"code": '@Value("${db.password}") String pw'},
+    {"code": "password: process.env.PASSWORD || ''"},
+    {"code": "let key = map.keys().next().value"},
+    {"code": "for key, value in d.items(): print(key)"},
+    {"code": "token: Token = Depends(oauth2_scheme)"},
+    {"code": "assert secret is not None"},
+    {"code": "KEY_SIZE = 4096"},
+    {"code": "SESSION_COOKIE_SECURE = True"},
+    {"code": "PASSWORD_HASHERS = ['django.contrib.auth.hashers.Argon2PasswordHasher']"},
+    {"code": "AUTH_USER_MODEL = 'accounts.User'"},
+    {"code": "secret_key_base: <%= ENV['SECRET'] %>"},
+    {"md": "## API keys\n\nSet `API_KEY` in your shell."},
+    {"md": "| password | string | yes |"},
+    {"md": "`token` (string): the token of the page"},
+    {"html": "<label for='password'>Password:</label>"},
+    {"html": '<input name="token" type="hidden">'},
+    {"log": "auth: user bob logged in from 10.0.0.5"},
+    {"log": "token bucket refilled: 100/100"},
+    {"log": "key not found: user_42"},
+    {"log": "session: opened for user root by (uid=0)"},
+    {"log": "password changed for bob"},
+    {"err": "invalid_grant: Bad password for user bob42"},
+    {"err": 'secret "db-creds" not found'},
+    {"err": "KeyError: 'token'"},
+    {"schema": {"password": {"type": "string", "format": "password"}}},
+    {"ids": ["5f3c9a7e2b1d4c6f8a0e9d8c", "9b2f8c1e58cf4372a5670e02b2c3d479"]},
+    {"ref": "a3f5c1d2e4b6978812345678abcdef0123456789"},
+    {"v": "2.31.0"},
+    {"phone": "0171 2345678"},
+    {"order": "2026-0004-1111-2222"},
+    {"t": "12:34:56.789"},
+    {"iban_note": "IBAN DE.. folgt"},
+    {"temperature": 0.7, "max_tokens": 512},
+    {"stop": ["\n\nHuman:"]},
+    {"sessionName": "planning"},
+    {"keyboard_layout": "de"},
+    {"secretary_email": "jane@example.com"},
+    {"authors": [{"name": "A"}]},
+    {"passcode_required": False},
+    {"cookie_banner": "accepted"},
 )
 
 
