@@ -66,11 +66,10 @@ SECURITY: Final[Mapping[str, tuple[str, EventSeverity, str]]] = MappingProxyType
         "parse_error": ("parse_error", "low", "a body that is not JSON"),
     }
 )
-#: Reason of a refusal that is no client's fault -> severity.
+#: Reason of a refusal that is no client's fault -> severity. Bugs are told apart (`bug`).
 ERRORS: Final[Mapping[str, ErrorSeverity]] = MappingProxyType(
     {
-        "internal": "critical", "unrecorded": "critical",
-        "connect_failed": "error", "upstream_failed": "error", "upstream_timeout": "error",
+        "unrecorded": "critical", "connect_failed": "error", "upstream_failed": "error", "upstream_timeout": "error",
         "no_server": "error", "registry_unavailable": "error", "circuit_open": "warning", "pool_exhausted": "warning",
         "queue_full": "warning", "queue_timeout": "warning", "shed": "warning", "overloaded": "warning",
     }

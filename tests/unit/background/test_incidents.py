@@ -102,7 +102,10 @@ def test_every_reason_exists_and_is_in_one_place() -> None:
     }
     assert set(SECURITY) | set(ERRORS) <= set(known)
     assert not set(SECURITY) & set(ERRORS)
-    assert {reason for reason, origin in known.items() if origin != "client"} - set(ERRORS) == {"maintenance"}
+    assert {reason for reason, origin in known.items() if origin != "client"} - set(ERRORS) == {
+        "internal",
+        "maintenance",
+    }
 
 
 def test_different_causes_are_different_rows() -> None:
