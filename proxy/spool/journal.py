@@ -279,6 +279,7 @@ class Journal:
         lost, because the disk takes none. `remove`: all of it was shipped, and it is deleted. Raises OSError."""
         await self._resume()
         lost = len(self._ring) + len(self._tallies)
+        self._ring = Ring(0)
         self._stop()
         try:
             async with asyncio.timeout(_CLOSE_S):

@@ -34,7 +34,7 @@ class Ring:
     @property
     def has_room(self) -> bool:
         """Whether a record of ordinary size finds room."""
-        return self.size <= max(self._limit - _ORDINARY, self._limit // 2)
+        return self.size < max(self._limit - _ORDINARY, self._limit // 2)
 
     def put(self, key: str, record: bytes, *, end: bool = False) -> bool:
         """Keep a record; `end`: of the end of a request whose beginning was kept. False: no room."""

@@ -123,6 +123,18 @@ async def test_what_a_failed_sync_was_to_write_never_counts_as_written(
     assert await groups.through(writer.mark)
 
 
+async def test_what_is_lost_stays_lost_when_more_is(groups: Groups, writer: Writer, disk: Disk) -> None:
+    """A sync in between that had nothing new to write has saved nothing."""
+    disk.error = "EIO"
+    assert not await groups.through(lost := writer.mark)
+    disk.error = ""
+    await groups.again()
+    writer.insist(outcome(2))
+    disk.error = "EIO"
+    assert not await groups.through(writer.mark)
+    assert not await groups.through(lost)
+
+
 async def test_other_work_on_the_disk_takes_its_turn(groups: Groups) -> None:
     """In the same thread, so that one hanging disk holds one thread."""
     names = await groups.aside(lambda: threading.current_thread().name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -43,6 +44,23 @@ def test_a_journal_that_is_removed_is_nobodys(tmp_path: Path) -> None:
     assert held.take(holding.path) is None
     assert not held.is_held(holding.path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_who_was_too_late_for_a_lock_does_not_hold_what_came_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between opening a lock and taking it the journal may have been removed, and its name used again."""
+    made = held.make(tmp_path, Wall())
+    made.release()
+    real = fcntl.flock
+
+    def late(lock: int, how: int) -> None:
+        (made.path / layout.LOCK).rename(tmp_path / "old")
+        (made.path / layout.LOCK).touch()
+        real(lock, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    assert held.take(made.path) is None
 
 
 def test_a_journal_that_cannot_be_removed_is_left_to_others(tmp_path: Path) -> None:

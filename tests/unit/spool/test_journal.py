@@ -235,6 +235,39 @@ async def test_what_waited_is_written_in_its_order_when_there_is_room_again(tmp_
     assert taken.unknown == 2  # 200 and 201, known although one of them waited in memory
 
 
+async def test_what_was_written_after_it_had_waited_is_as_if_it_never_had(tmp_path: Path) -> None:
+    """Its segment may go; and a count is written once, however often there is no room."""
+    other = fill(tmp_path)
+    mine = journal_in(tmp_path)
+    assert mine.begin(key_of(1), intent(1), "standard")
+    assert not mine.append(record_of("denied", 2), "usage", "a")
+    for _ in range(2):
+        other.unlink()
+        await mine.sync()
+        other.write_bytes(bytes(1 << 20))
+        await step_until_looked(mine)
+        assert not mine.append(record_of("denied", 3), "usage", "b")
+    assert [orjson.loads(record)["kind"] for record in rows(mine)] == ["intent", "summary", "summary"]
+    last = mine.number
+    mine._writer.roll()
+    assert await mine.release(last)
+    assert carried(intent(1)) in contents(mine.path)
+    kill(mine)
+
+
+async def test_an_end_does_not_come_before_its_beginning(tmp_path: Path) -> None:
+    """Though there be room for ends: the beginning waits in memory, so the end does."""
+    other = fill(tmp_path, (1 << 20) - 5000)
+    mine = journal_in(tmp_path)
+    assert mine.begin(key_of(1), intent(1), "standard")
+    assert mine.end(key_of(1), outcome(1), "standard")
+    assert rows(mine) == []
+    other.unlink()
+    await mine.sync()
+    assert rows(mine) == [intent(1), outcome(1)]
+    kill(mine)
+
+
 async def test_ends_of_requests_have_room_of_their_own(mine: Journal) -> None:
     """A spool that is full takes the ends of what has begun, and stays within its bound."""
     for number in range(20):
@@ -364,7 +397,9 @@ async def test_a_closed_journal_is_left_to_others(mine: Journal) -> None:
     assert await mine.close() == 0
     assert (mine.path / layout.SEALED).exists()
     assert adoption.orphans(mine.path.parent) == [mine.path]
-    assert not mine.begin(key_of(2), intent(2), "strict")
+    for grade in ("strict", "standard"):
+        assert not mine.begin(key_of(2), intent(2), grade)  # type: ignore[arg-type]
+        assert not mine.takes(grade)  # type: ignore[arg-type]
 
 
 async def test_a_journal_closed_with_open_requests_is_not_sealed(mine: Journal) -> None:

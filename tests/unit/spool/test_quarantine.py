@@ -108,6 +108,7 @@ def test_an_entry_that_a_crash_tore_is_written_over(tmp_path: Path, torn: int) -
     assert list(again.entries()) == [entry_of(1)]
     assert again.add(entry_of(3))
     assert list(again.entries()) == [entry_of(1), entry_of(3)]
+    assert again.size == again._read  # nothing of it is left behind the new one
 
 
 def test_damage_in_the_middle_costs_one_entry(tmp_path: Path) -> None:

@@ -66,11 +66,14 @@ def test_records_go_into_a_new_segment_when_one_is_full(writer: Writer, tmp_path
 
 def test_a_record_larger_than_a_segment_has_one_of_its_own(writer: Writer, tmp_path: Path) -> None:
     """It is not refused for ever."""
+    assert writer.roll()
+    assert writer.insist(outcome(0, 5000))
+    assert writer.number == 1
     assert writer.insist(outcome(1))
     assert writer.insist(outcome(2, 5000))
     assert writer.insist(outcome(3))
-    assert layout.segments(tmp_path) == [1, 2, 3]
-    assert contents(tmp_path) == [outcome(1), outcome(2, 5000), outcome(3)]
+    assert layout.segments(tmp_path) == [1, 2, 3, 4]
+    assert contents(tmp_path) == [outcome(0, 5000), outcome(1), outcome(2, 5000), outcome(3)]
 
 
 def test_nothing_goes_beyond_the_bound_but_what_may(writer: Writer) -> None:
