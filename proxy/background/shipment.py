@@ -11,7 +11,7 @@ import asyncio
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from proxy.audit.chain import Chains, Draft
 from proxy.background.batches import MOST_RECORDS, SLICE, Away, Batch, Fate, make, send, set_aside
@@ -54,6 +54,14 @@ class Origin(Protocol):
         """All segments up to this one are in the database, and that is on the disk. False: tell me again."""
 
 
+class Ahead(NamedTuple):
+    """Records of a segment, and the offsets between which they stand."""
+
+    records: list[bytes]
+    start: int
+    end: int
+
+
 class Shipment:
     """One journal. `open` comes first."""
 
@@ -62,8 +70,8 @@ class Shipment:
         self._origin = origin
         self._chains = Chains("")
         self._number = self._offset = 0
-        #: What was read and not shipped yet, and where it begins.
-        self._ahead: tuple[int, list[bytes]] = (0, [])
+        #: What was read and is in no batch yet, where it begins, and where it ends.
+        self._ahead = Ahead([], 0, 0)
         self._saved = (-1, 0)
         self._saved_at = self._headed_at = means.clock()
         #: Tenant -> rows in its last head of the segment.
@@ -113,7 +121,7 @@ class Shipment:
         numbers = await self._means.aside(partial(layout.segments, self._origin.path))
         later = [number for number in numbers if number > self._number]
         if later:
-            self._number, self._offset, self._ahead = later[0], 0, (0, [])
+            self._number, self._offset, self._ahead = later[0], 0, Ahead([], 0, 0)
             self._chains.next(self._segment)
             self._headed.clear()
         return bool(later)
@@ -210,17 +218,23 @@ class Shipment:
 
     async def _batch(self, start: int, draft: Draft) -> Batch | None:
         """The next records, from an offset on; None when there are none. Raises OSError."""
-        at, records = self._ahead
-        if at != start or not records:
-            path, records = layout.segment_path(self._origin.path, self._number), []
-            with suppress(FileNotFoundError):  # somebody has deleted it: it is at its end
-                records = (await self._means.aside(partial(segment.read, path, start, _PIECE))).records
-        some, rest = records[:MOST_RECORDS], records[MOST_RECORDS:]
+        ahead = self._ahead if self._ahead.start == start else Ahead([], start, start)
+        if len(ahead.records) < MOST_RECORDS:  # batches of one size, or making one is not over when the other is sent
+            ahead = await self._read(ahead)
+        some, rest = ahead.records[:MOST_RECORDS], ahead.records[MOST_RECORDS:]
         if not some:
             return None
         batch = await make(self._means, some, start, draft)
-        self._ahead = (batch.end, rest)
+        self._ahead = Ahead(rest, batch.end, ahead.end)
         return batch
+
+    async def _read(self, ahead: Ahead) -> Ahead:
+        """The same and one piece more. Raises OSError."""
+        path = layout.segment_path(self._origin.path, self._number)
+        with suppress(FileNotFoundError):  # somebody has deleted it: it is at its end
+            piece = await self._means.aside(partial(segment.read, path, ahead.end, _PIECE))
+            return Ahead(ahead.records + piece.records, ahead.start, piece.offset)
+        return ahead
 
     async def _send(self, batch: Batch) -> tuple[Fate, str]:
         await self._origin.on_disk(self._number)
