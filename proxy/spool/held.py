@@ -17,6 +17,8 @@ from typing import Final
 from proxy.spool.layout import LOCK, sync_folder
 
 _RANDOM_BYTES: Final = 6
+#: Making and removing a journal takes less, seconds.
+_LEFTOVER_S: Final = 600.0
 
 
 class Held:
@@ -45,7 +47,7 @@ class Held:
 def make(spool: Path, wall: Callable[[], float]) -> Held:
     """Make a journal with a name of its own. Raises OSError."""
     spool.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _sweep(spool)
+    _sweep(spool, wall() - _LEFTOVER_S)
     begun = datetime.fromtimestamp(wall(), UTC)
     name = f"{begun:%Y%m%dT%H%M%SZ}-{os.urandom(_RANDOM_BYTES).hex()}"
     new = spool / f".new-{name}"
@@ -85,11 +87,12 @@ def is_held(path: Path) -> bool:
     return path.exists()
 
 
-def _sweep(spool: Path) -> None:
-    """Delete what a crash left of journals that were being made or removed. Raises OSError."""
+def _sweep(spool: Path, before: float) -> None:
+    """Delete what a crash left of journals that were being made or removed. What is younger than `before` (seconds
+    since 1970) may be somebody's who is about to hold it. Raises OSError."""
     for path in (*spool.glob(".new-*"), *spool.glob(".gone-*")):
-        held = take(path)
-        if held is not None:
-            with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):
+            held = take(path) if path.stat().st_mtime < before else None
+            if held is not None:
                 shutil.rmtree(path)
-            held.release()
+                held.release()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from proxy.spool import held, layout
-from tests.unit.spool.records import Wall
+from tests.unit.spool.records import NOON, Wall
 
 
 def test_a_new_journal_is_held_by_its_maker_from_the_first_moment(tmp_path: Path) -> None:
@@ -91,14 +91,15 @@ def test_the_death_of_the_holder_frees_a_journal(tmp_path: Path) -> None:
 
 
 def test_what_a_crash_left_half_made_is_swept_and_nothing_else(tmp_path: Path) -> None:
-    """What somebody is making just now stays."""
-    (tmp_path / ".new-dead").mkdir()
-    (tmp_path / ".gone-dead").mkdir()
-    layout.segment_path(tmp_path / ".gone-dead", 1).touch()
-    (tmp_path / ".new-alive").mkdir()
+    """What somebody holds stays, and what is so young that somebody may be about to hold it."""
+    for name, age_s in ((".new-dead", 3600), (".gone-dead", 3600), (".new-alive", 3600), (".new-young", 60)):
+        (tmp_path / name).mkdir()
+        layout.segment_path(tmp_path / name, 1).touch()
+        os.utime(tmp_path / name, (NOON - age_s, NOON - age_s))
     alive = held.take(tmp_path / ".new-alive")
     assert alive is not None
+    os.utime(tmp_path / ".new-alive", (NOON - 3600, NOON - 3600))
     journal = held.make(tmp_path, Wall())
-    assert sorted(os.listdir(tmp_path)) == [".new-alive", journal.path.name]
+    assert sorted(os.listdir(tmp_path)) == [".new-alive", ".new-young", journal.path.name]
     alive.release()
     journal.release()
