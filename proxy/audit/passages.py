@@ -1,14 +1,14 @@
-"""Rows of the trail on their way to being verified: from the database, or from an exported file.
+"""Rows and heads of the trail as lines of JSON: how they are exported, and made into what was hashed again.
 
-Owns the two forms of a row outside its table: a line of COPY, which is the canonical text that was hashed with its hash
-behind it, and a line of JSON, from which the canonical text is made again. Heads are lines of JSON, too. Nothing is
-read here; blocks of bytes are given.
+Owns that form. Columns that are null are left out, and the others stand in the order of the table: nearly all rows are
+of a few shapes, which is why they can be verified fast. Nothing is read or written here.
 """
 
 from __future__ import annotations
 
+import itertools
 from binascii import unhexlify
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
@@ -16,112 +16,23 @@ from typing import Any, Final
 import orjson
 
 from proxy.audit.chain import Head
-from proxy.audit.columns import COLUMNS, NAMES, PLACE, SELECTED, line
-from proxy.audit.verify import Place, Strand, Trail
+from proxy.audit.columns import COLUMNS, NAMES, PLACE
+from proxy.audit.copied import ESCAPED, iso, values
+from proxy.audit.verify import Strand, Trail
 
-#: Columns of a query whose COPY is read here: those of the canonical text, and `chain`.
-COPIED: Final = f"{SELECTED}, encode(chain, 'hex') AS chain"
-#: Kind of a line of JSON that is no row.
+#: Kind of a line that is no row.
 HEAD: Final = "head"
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_SECOND_US: Final = 1_000_000
-_TS, _SEGMENT, _SEQ = PLACE["ts"], PLACE["segment"], PLACE["seq"]
+_TS: Final = PLACE["ts"]
+_NUMBERS: Final = frozenset(("smallint", "integer", "bigint", "float8", "boolean"))
 _SHAPES: Final = dict[tuple[str, ...], "Shape"]()
 _MOST_SHAPES: Final = 1000
 _JSON: Final = tuple((PLACE[each.name], f"{each.name}_text") for each in COLUMNS if each.type == "json")
-_UNESCAPED: Final = {
-    "\\\\": "\\", "\\b": "\b", "\\f": "\f", "\\n": "\n", "\\r": "\r", "\\t": "\t", "\\v": "\v"
-}  # fmt: skip
-_ESCAPED: Final = str.maketrans({character: escape for escape, character in _UNESCAPED.items()})
 
 
 class Strange(ValueError):
     """A line that is no row and no head of the trail."""
-
-
-# --- from the database ----------------------------------------------------------------------------------------------
-
-
-class Copied:
-    """Takes what COPY gives, in blocks that end anywhere."""
-
-    def __init__(self, trail: Trail, others: Container[Place], span_us: tuple[int, int]) -> None:
-        """`others`: places whose rows are not ours to look at, although they are from the same time. Rows of unknown
-        places count when they are from within `span_us`, the end excluded."""
-        self._trail, self._others, self._span_us = trail, others, span_us
-        self._strands = {_key(place): strand for place, strand in trail.strands.items()}
-        self._rest = b""
-        #: Rows without a chain, by tenant.
-        self.unchained: dict[str, int] = {}
-
-    def feed(self, block: bytes) -> None:
-        """Take so much more. 2 µs a row."""
-        lines = (self._rest + block).split(b"\n")
-        self._rest = lines.pop()
-        strands = self._strands
-        for each in lines:
-            text, _, chain = each.rpartition(b"\t")
-            tenant, ts, _, _, segment, seq, _ = text.split(b"\t", 6)
-            strand = strands.get((tenant, segment)) or self._found(tenant, segment, ts)
-            if strand is None:
-                continue
-            try:
-                change = strand.add(int(seq), text, unhexlify(chain))
-            except ValueError:
-                self._count(tenant)
-                continue
-            if change and (left := self._trail.wait(change)) is not None:
-                del strands[_key(left)]
-
-    def _found(self, tenant: bytes, segment: bytes, ts: bytes) -> Strand | None:
-        """The chain of a place without a head; None when its rows do not count."""
-        start_us, end_us = self._span_us
-        place = tenant.decode(), _unescaped(segment.decode())
-        if place in self._others or place in self._trail.scattered or not start_us <= int(ts) < end_us:
-            return None
-        if segment == b"\\N":
-            self._count(tenant)
-            return None
-        strand = self._strands[tenant, segment] = self._trail.strand(place, (), int(ts))
-        return strand
-
-    def _count(self, tenant: bytes) -> None:
-        name = tenant.decode()
-        self.unchained[name] = self.unchained.get(name, 0) + 1
-
-
-def _key(place: Place) -> tuple[bytes, bytes]:
-    """How a place reads in COPY."""
-    tenant, segment = line(place).split(b"\t")
-    return tenant, segment
-
-
-def _unescaped(text: str) -> str:
-    if "\\" not in text:
-        return text
-    parts = text.split("\\\\")  # what is between them holds no backslash that is escaped
-    for escape, character in _UNESCAPED.items():
-        if escape != "\\\\":
-            parts = [part.replace(escape, character) for part in parts]
-    return "\\".join(parts)
-
-
-# --- to JSON --------------------------------------------------------------------------------------------------------
-
-
-_READ: Final[Mapping[str, Callable[[str], Any]]] = {
-    "smallint": int, "integer": int, "bigint": int, "float8": float, "boolean": "t".__eq__, "timestamptz": lambda text:
-    iso(int(text)), "text": _unescaped, "json": _unescaped,
-}  # fmt: skip
-_READERS: Final = tuple(_READ.get(column.type, str) for column in COLUMNS)
-
-
-def values(copied: bytes) -> list[Any]:
-    """A line of COPY as values in the order of the columns, and the chain: times as ISO 8601, JSON as its text."""
-    *texts, chain = copied.decode().split("\t")
-    made = [None if text == "\\N" else read(text) for read, text in zip(_READERS, texts, strict=True)]
-    return [*made, None if chain == "\\N" else chain]
 
 
 def to_json(copied: bytes) -> bytes:
@@ -138,17 +49,6 @@ def to_json(copied: bytes) -> bytes:
             else:
                 row = {name if key == NAMES[place] else key: value for key, value in row.items()}
     return orjson.dumps(row)
-
-
-def iso(us: int) -> str:
-    """Microseconds since 1970 as `2026-11-22T12:05:14.123456Z`."""
-    second, rest = divmod(us, _SECOND_US)
-    return f"{_second_text(second)}.{rest:06d}Z"
-
-
-@lru_cache(512)
-def _second_text(second: int) -> str:
-    return (_EPOCH + timedelta(seconds=second)).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def micros(text: str) -> int:
@@ -188,13 +88,10 @@ def head_of(row: Mapping[str, Any]) -> tuple[Head, str | None, bytes | None]:
         raise Strange("a head that cannot be read") from None
 
 
-# --- from JSON ------------------------------------------------------------------------------------------------------
-
-
 class Shape:
     """What rows with the same keys in the order of the columns have in common: nearly all are of a few shapes."""
 
-    __slots__ = ("_floats", "_form", "_json", "_truths")
+    __slots__ = ("_between", "_json", "_numbers")
 
     def __init__(self, keys: tuple[str, ...]) -> None:
         """Raises Strange when an export would not write these keys, or not in this order."""
@@ -202,25 +99,37 @@ class Shape:
         if keys[-1:] != ("chain",) or present != sorted(set(present)) or present[:6] != list(range(6)):
             raise Strange("a row that cannot be read")
         types = [COLUMNS[place].type for place in present]
-        texts = ["%s" if place in present else "\\N" for place in range(len(COLUMNS))]
-        self._form = "\t".join(texts)
-        self._floats = [at for at, type_ in enumerate(types) if type_ == "float8"]
-        self._truths = [at for at, type_ in enumerate(types) if type_ == "boolean"]
+        #: What stands before, between and behind the values; where a column is null, that is said there.
+        edges = [-1, *present, len(COLUMNS)]
+        nulls = [["\\N"] * (after - before - 1) for before, after in itertools.pairwise(edges)]
+        between = ["\t".join(["", *each, ""]) for each in nulls]
+        between[0], between[-1] = between[0][1:], between[-1][:-1]
+        self._between = [part for each in between for part in (each, "")][:-1]
+        self._numbers = [at for at, type_ in enumerate(types) if type_ in _NUMBERS]
         self._json = [at for at, type_ in enumerate(types) if type_ == "json" and not keys[at].endswith("_text")]
 
     def line(self, found: list[Any], plain: bool) -> bytes:
         """The canonical text of a row of these values, but for the chain; `plain`: none has to be escaped."""
-        found[_TS] = micros(found[_TS])
+        found[_TS] = str(micros(found[_TS]))
         for at in self._json:
             found[at] = orjson.dumps(found[at]).decode()
-        for at in self._floats:
-            if found[at].__class__ is float and found[at].is_integer():
-                found[at] = int(found[at])
-        for at in self._truths:
-            found[at] = "t" if found[at] else "f"
-        if not plain or self._json:
-            found = [each.translate(_ESCAPED) if each.__class__ is str else each for each in found]
-        return (self._form % tuple(found)).encode()
+        for at in self._numbers:
+            value = found[at]
+            found[at] = str(value) if value.__class__ is int else _number(value)
+        if self._json or not plain:
+            found = [each.translate(ESCAPED) for each in found]
+        parts = self._between.copy()
+        parts[1::2] = found
+        return "".join(parts).encode()
+
+
+def _number(value: object) -> str:
+    """A number or truth as COPY writes it. Raises Strange for another value."""
+    if isinstance(value, float):
+        return repr(value).removesuffix(".0")
+    if value.__class__ is not bool:
+        raise Strange("a value of a wrong type")
+    return "t" if value else "f"
 
 
 def line_of(raw: bytes, row: Mapping[str, Any]) -> bytes:
@@ -249,7 +158,7 @@ def take(trail: Trail, lines: Iterable[bytes]) -> tuple[int, dict[str, int]]:
             strand = strands.get(place) or _found(trail, place, row, unchained)
             if strand is None:
                 continue
-            change = strand.add(_number(row["seq"]), line_of(raw, row), unhexlify(row["chain"]))
+            change = strand.add(_place(row["seq"]), line_of(raw, row), unhexlify(row["chain"]))
         except (ValueError, TypeError, KeyError, AttributeError):
             strange += 1
             continue
@@ -267,7 +176,7 @@ def _found(trail: Trail, place: Any, row: Mapping[str, Any], unchained: dict[str
     return None if place in trail.scattered else trail.strand(place, (), micros(row["ts"]))
 
 
-def _number(value: object) -> int:
+def _place(value: object) -> int:
     if value.__class__ is not int:
         raise TypeError("a place in a chain is a number")
     return value

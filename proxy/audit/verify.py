@@ -2,8 +2,8 @@
 
 Owns the check of rows against their chains, and of chains against signed heads. Rows may come in any order that is not
 too far from theirs; what waits for its predecessor is bounded. It knows neither where rows come from nor how lines are
-made of them (`passages.py`), only that row n of a chain has SHA-256(chain of row n-1 || line n). What a row that does
-not fit means is said by `findings.py`.
+made of them (`copied.py`, `passages.py`), only that row n of a chain has SHA-256(chain of row n-1 || line n). What a
+row that does not fit means is said by `findings.py`.
 """
 
 from __future__ import annotations

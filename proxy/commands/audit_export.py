@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from proxy.audit.columns import NAMES
-from proxy.audit.passages import head_to_json, to_json, values
+from proxy.audit.copied import values
+from proxy.audit.passages import head_to_json, to_json
 from proxy.commands.audit import wanted_of
 from proxy.commands.audit_source import reader_of
 from proxy.commands.connection import carried_out

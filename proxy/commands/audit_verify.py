@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
+from proxy.audit.copied import Copied
 from proxy.audit.findings import Finding
 from proxy.audit.heads import Verifies, believed
-from proxy.audit.passages import Copied
 from proxy.audit.signing import BadKey, public_keys
 from proxy.audit.verify import SIGNED, Report, Trail
 from proxy.commands import audit_files

@@ -18,7 +18,7 @@ import asyncpg
 
 from proxy.audit.chain import Head
 from proxy.audit.columns import SETTINGS
-from proxy.audit.passages import COPIED
+from proxy.audit.copied import COPIED
 from proxy.store.accounts import Rejected
 from proxy.store.audit_search import Wanted, conditions
 from proxy.store.pool import Unavailable

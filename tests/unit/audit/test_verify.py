@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.audit.chain import begin, link
-from proxy.audit.passages import Copied
+from proxy.audit.copied import Copied
 from proxy.audit.verify import Report, Trail
 from tests.unit.audit.trails import ACME, NOON_US, ZETA, checked, edited, found, record, trail_of
 

@@ -8,8 +8,8 @@ from uuid import UUID
 
 from proxy.audit import columns
 from proxy.audit.chain import Chains, Head
+from proxy.audit.copied import Copied
 from proxy.audit.findings import Finding
-from proxy.audit.passages import Copied
 from proxy.audit.signing import Signer
 from proxy.audit.verify import Report, Trail
 

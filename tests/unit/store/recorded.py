@@ -11,7 +11,7 @@ import asyncpg
 
 from proxy.audit.chain import Head
 from proxy.audit.columns import NAMES, PLACE
-from proxy.audit.passages import iso
+from proxy.audit.copied import iso
 from proxy.audit.signing import Signer
 from tests.unit.audit.trails import ACME, SIGNER, ZETA, record, trail_of
 

@@ -9,14 +9,18 @@ from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
+import orjson
 import pytest
 
+from proxy.audit.chain import Chains
+from proxy.commands.audit_verify import Range, verify_database
 from proxy.store.accounts import Rejected
 from proxy.store.audit_copy import reading
 from proxy.store.audit_search import Wanted
 from proxy.store.pool import Unavailable
-from tests.unit.audit.trails import ACME, SIGNER, ZETA, record, trail_of
-from tests.unit.store.engine import empty_database, execute, login_dsn, migrated_database, owner_dsn
+from proxy.store.records import add_heads, add_rows, row_of, signed
+from tests.unit.audit.trails import ACME, KEYS, SIGNER, ZETA, record, trail_of
+from tests.unit.store.engine import empty_database, execute, login_dsn, migrated_database, opened, owner_dsn
 from tests.unit.store.recorded import EVENING, MORNING, add_lines, add_signed, add_tenants, add_trail
 
 ALL = Wanted(MORNING, EVENING)
@@ -182,3 +186,20 @@ async def test_an_output_that_breaks_is_the_callers(name: str) -> None:
     with pytest.raises(ZeroDivisionError):
         async with reading(login_dsn(name)) as reader:
             await reader.rows(ALL, full, ordered=False)
+
+
+async def test_what_the_proxy_writes_is_complete_and_unchanged(name: str) -> None:
+    """From records of the spool through the tables to verification: the text that was hashed comes back."""
+    chains = Chains("one/1")
+    draft = chains.draft()
+    records = [record(number, ACME if number % 2 else ZETA) for number in range(40)]
+    records += [ODD, record(61, client="fe80::1%eth0", arguments="\0", target="\\N"), record(62, user_agent="\\.")]
+    raw = [orjson.dumps(each) for each in records]
+    async with opened(name, connections=2, statement_s=5) as database, database.audit() as session:
+        await add_rows(session, [row_of(each, draft) for each in raw])
+        chains.accept(draft)
+        await add_heads(session, [signed(head, SIGNER) for head in chains.heads(final=True)])
+    async with reading(login_dsn(name)) as reader:
+        report = await verify_database(reader, Range(MORNING, EVENING, None), KEYS)
+    assert report.findings == []
+    assert (report.rows, report.heads) == (43, 2)
