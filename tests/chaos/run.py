@@ -44,6 +44,8 @@ SCENARIOS: Final[dict[str, str]] = {
     "maintenance": "tests.chaos.maintenance_proof:figures",
     "record-stopped": "tests.chaos.durability:stopped",  # D1, D7
     "record-frozen": "tests.chaos.durability:held",  # D2, D7
+    "record-replay": "tests.chaos.replay:figures",  # D5
+    "record-machine": "tests.chaos.spool_machine:figures",  # D6
 }
 #: Measurements of `benchmarks` that belong here.
 SCRIPTS: Final[dict[str, str]] = {
