@@ -91,7 +91,9 @@ class App:
         self.metrics.build_info(_version())
         self.metrics.dropped_lines = lambda: stream.dropped
         self.readiness = Readiness("listener", "config")
-        self._supervisor = Supervisor(log.logger("background"), on_step=self.metrics.loop_step, rng=self._draw)
+        self._supervisor = Supervisor(
+            log.logger("background"), on_step=self.metrics.loop_step, on_failure=self._failed, rng=self._draw
+        )
         self._deadlines = Deadlines(time.monotonic)
         freshness = Freshness()
         self._protection = Protection(config)
@@ -107,7 +109,10 @@ class App:
         self._renewal = Renewal(self.live, snapshots, admissions, self._report_rows)
         self._backend = Backend(config, self.live, freshness, self._draw, self.readiness.set)
         self.metrics.more = lambda: chain(
-            self._backend.families(), self._protection.families(), self._records.families()
+            self._backend.families(),
+            self._protection.families(),
+            self._records.families(),
+            self._streams.times.families(),
         )
         self._prepared: Built | None = None
         self._records = Records(config, self.metrics, stream, self._backend)
@@ -170,6 +175,10 @@ class App:
         """The gate has refused what is no request yet."""
         self._recorder.refused_early(refusal, peer)
         self._backend.bans.note(refusal, peer, time.monotonic())
+
+    def _failed(self, what: str, error: BaseException | str) -> None:
+        """A step of a loop or a one-shot has failed."""
+        self._records.failed(what, error)
 
     def _watch_loops(self) -> None:
         self.readiness.set("loops", *self._supervisor.check())

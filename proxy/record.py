@@ -80,7 +80,7 @@ class Records:
         self._journal: Journal | None = None
         self._shipper: Shipper | None = None
         self._retention: Retention | None = None
-        self.incidents: Incidents
+        self.incidents = Incidents(None, backend.ids, time.time)
         self._rows: TrafficRows
         self._traffic: Traffic
         self._alerting: Alerting
@@ -140,6 +140,10 @@ class Records:
             self._scrutiny.configure(config.record)
         self._alerting.configure(config.alerts)
 
+    def failed(self, what: str, error: BaseException | str) -> None:
+        """Something of the background has failed."""
+        self.incidents.failed(f"loop {what}", error)
+
     def steps(self) -> Iterator[tuple[str, float, Step, float]]:
         """Name, interval in seconds, step and jitter of every loop."""
         yield "traffic", TRAFFIC_S, self._traffic.step, 0.1
@@ -168,7 +172,7 @@ class Records:
         await self._traffic.finish()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LAST_SUMS_S):
-                await self._rows.step()
+                await self._rows.finish()
                 await self.incidents.finish()
         await self._alerting.finish()
         if self._journal is not None and self._shipper is not None:

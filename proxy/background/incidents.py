@@ -120,13 +120,20 @@ class Incidents:
                 return
             kind, severity, description = security
             known = (kind, tenant, ctx.client_ip, ctx.principal.id)
-            self._event(known, severity, description, ctx, {"reason": reason})
+            self._event(known, severity, description, (ctx.client_ip, ctx.principal.id, ctx.id), {"reason": reason})
         elif (level := ERRORS.get(reason)) is not None:
             server = ctx.upstream.name if ctx.upstream is not None else ""
             known = (reason, tenant, server, "")
             if not self._again(known):
                 message = f"{refusal.message} ({server})" if server else refusal.message
                 self._error(known, level, ("dataplane", reason, message, _fingerprint(reason, server), ""), ctx.id)
+
+    def refused_early(self, refusal: Refusal, peer: str) -> None:
+        """What is no request yet was refused; nothing is known but who sent it."""
+        security = SECURITY.get(refusal.reason)
+        if self._database is not None and security is not None:
+            kind, severity, description = security
+            self._event((kind, "", peer, ""), severity, description, (peer, "", ""), {"reason": refusal.reason})
 
     def risky(self, ctx: RequestContext, level: str, reasons: tuple[str, ...]) -> None:
         """A call was rated; those that are `high` or `critical` are events."""
@@ -135,7 +142,8 @@ class Incidents:
         words = ",".join(reasons)
         known = ("risky_call", ctx.principal.tenant, ctx.client_ip, f"{ctx.principal.id} {level} {words}")
         severity: EventSeverity = "critical" if level == "critical" else "high"
-        self._event(known, severity, "a call that the rules rate as risky", ctx, {"reasons": words})
+        who = (ctx.client_ip, ctx.principal.id, ctx.id)
+        self._event(known, severity, "a call that the rules rate as risky", who, {"reasons": words})
 
     def bug(self, ctx: RequestContext, bug: BaseException) -> None:
         """A request failed by a bug of ours."""
@@ -172,14 +180,14 @@ class Incidents:
         return False
 
     def _event(
-        self, known: _Known, severity: EventSeverity, description: str, ctx: RequestContext, facts: dict[str, Any]
+        self, known: _Known, severity: EventSeverity, description: str, who: tuple[str, str, str], facts: dict[str, Any]
     ) -> None:
+        """`who`: address, principal and name of the request."""
         if self._again(known):
             return
         now = self._wall()
         row = EventRow(
-            self._ids.new(), now, known[1], known[0], severity, ctx.client_ip, ctx.principal.id, description, facts,
-            ctx.id, self._instance,
+            self._ids.new(), now, known[1], known[0], severity, who[0], who[1], description, facts, who[2], self._instance,
         )  # fmt: skip
         self._groups[int(now) // _MINUTE_S, known] = _Group(row, 1, now)
 

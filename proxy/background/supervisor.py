@@ -77,13 +77,16 @@ class Supervisor:
         clock: Clock | None = None,
         *,
         on_step: Callable[[str, float, bool], None] = lambda name, at, ok: None,
+        on_failure: Callable[[str, BaseException | str], None] = lambda name, error: None,
         max_one_shots: int = _MAX_ONE_SHOTS,
         rng: Callable[[], float] = random.random,
     ) -> None:
-        """`on_step(loop, unix time, success)` is told of every step: the metrics."""
+        """`on_step(loop, unix time, success)` is told of every step: the metrics; `on_failure(name, error)` of steps and
+        one-shots that fail."""
         self._log = log
         self._clock = clock or Clock()
         self._on_step = on_step
+        self._on_failure = on_failure
         self._max_one_shots = max_one_shots
         self._rng = rng
         self._loops: dict[str, Loop] = {}
@@ -159,6 +162,7 @@ class Supervisor:
     def _step_failed(self, loop: Loop, error: Exception | str) -> None:
         loop.failures += 1
         self._on_step(loop.name, self._clock.unix(), False)
+        self._on_failure(loop.name, error)
         cause: dict[str, object] = {"cause": error} if isinstance(error, str) else {"exc_info": error}
         self._log.error("step failed", loop=loop.name, failures_in_a_row=loop.failures, **cause)
 
@@ -183,3 +187,4 @@ class Supervisor:
         self._one_shots.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._log.error("task failed", task=task.get_name(), exc_info=error)
+            self._on_failure(task.get_name(), error)

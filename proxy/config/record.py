@@ -46,7 +46,7 @@ class Record(Model):
     """What is kept of the arguments of calls: nothing, a keyed digest, or also what is left without secrets."""
     results: Literal["none", "sanitised"] = "none"
     """What is kept of results: nothing, or what is left without secrets."""
-    max_content: Annotated[Size, Field(ge=256, le=1 << 20)] = 8 << 10
+    max_content: Annotated[Size, Field(ge=256, le=64 << 10)] = 8 << 10
     """Bytes of arguments, and likewise of a result, that are kept; of more only the size is."""
     risk: Risk = Risk()
     """What makes a call risky."""

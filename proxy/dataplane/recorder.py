@@ -71,6 +71,10 @@ class Incidents(Protocol):
         """A request was refused."""
         ...
 
+    def refused_early(self, refusal: Refusal, peer: str) -> None:
+        """What is no request yet was refused."""
+        ...
+
     def bug(self, ctx: RequestContext, bug: BaseException) -> None:
         """A request ran into a bug."""
         ...
@@ -157,6 +161,8 @@ class Recorder:
     def refused_early(self, refusal: Refusal, peer: str) -> None:
         """Record what the gate refused before there was a request to speak of: all that is known is who sent it."""
         self._metrics.refused(refusal.reason)
+        if self.incidents is not None:
+            self.incidents.refused_early(refusal, peer)
         if self.enabled:
             self._access_log.write(refused_early(refusal.reason, refusal.detail, refusal.status, peer))
 

@@ -223,3 +223,15 @@ def test_its_numbers_are_metrics() -> None:
         "mcp_proxy_incident_rows_dropped",
         "mcp_proxy_incident_rows_refused",
     ]
+
+
+async def test_what_the_gate_refuses_is_an_event_of_its_sender(name: str, database: Database) -> None:
+    """It was no request yet, so nobody's tenant is known."""
+    clock = Time()
+    incidents = told(database, clock)
+    for _ in range(3):
+        incidents.refused_early(errors.BadRequest("bare CR"), "192.0.2.9")
+    incidents.refused_early(errors.Overloaded("cap"), "192.0.2.9")
+    await incidents.finish()
+    [row] = await execute(owner_dsn(name), "SELECT * FROM security_events WHERE client_ip = '192.0.2.9'")
+    assert (row["event_type"], row["severity"]) == ("parse_error", "low")

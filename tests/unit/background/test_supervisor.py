@@ -346,3 +346,21 @@ async def test_the_real_clock_measures_and_waits() -> None:
     await clock.sleep(0)
     assert clock.monotonic() >= before
     assert clock.unix() > 1_700_000_000
+
+
+async def test_whoever_wants_to_know_is_told_what_failed() -> None:
+    """Steps by the name of their loop, and one-shots by theirs."""
+    told: list[tuple[str, BaseException | str]] = []
+    supervisor = Supervisor(cast(Any, Log()), on_failure=lambda name, error: told.append((name, error)))
+    ended = asyncio.Event()
+
+    async def fail() -> None:
+        ended.set()
+        raise ValueError("once")
+
+    assert supervisor.spawn("once", fail())
+    await ended.wait()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert [(name, str(error)) for name, error in told] == [("once", "once")]
+    await supervisor.stop(1.0)
