@@ -45,6 +45,8 @@ class Archived:
     bytes: int
     sha256: str
     """Of the file as it lies on the disk."""
+    heads: int = 0
+    """Lines before the rows: signed heads of the audit trail."""
 
 
 class Archive:
@@ -68,14 +70,21 @@ class Archive:
         if free < size // _SHARE_NEEDED:
             raise NoRoom("there is not enough room in the archive directory")
 
-    async def put(self, table: str, partition: str, origin: str, batches: AsyncIterator[list[str]]) -> Archived:
-        """Write the rows of a partition, unless they were written before: then `batches` is not read.
+    async def put(
+        self, table: str, partition: str, origin: str, batches: AsyncIterator[list[str]], heads: Sequence[str] = ()
+    ) -> Archived:
+        """Write the rows of a partition behind `heads`, unless they were written before: then `batches` is not read.
 
         Raises NoRoom; nothing is left of a file that could not be finished.
         """
         try:
             name, known = await asyncio.to_thread(self._place, table, partition, origin)
-            return known or await self._write(table, partition, name, origin, batches)
+            if known is not None:
+                return known
+            rows, size, digest = await self._write(self.directory / table / f".{name}.part", batches, heads)
+            archived = Archived(f"{table}/{name}", table, partition, origin, rows, size, digest, len(heads))
+            await asyncio.to_thread(_publish, self.directory / table, name, archived)
+            return archived
         except OSError as error:
             raise NoRoom(f"the archive cannot be written: {os.strerror(error.errno or 0)}") from None
 
@@ -102,23 +111,20 @@ class Archive:
         raise NoRoom("there are too many files of this partition in the archive")
 
     async def _write(
-        self, table: str, partition: str, name: str, origin: str, batches: AsyncIterator[list[str]]
-    ) -> Archived:
-        folder = self.directory / table
-        aside = folder / f".{name}.part"
+        self, aside: Path, batches: AsyncIterator[list[str]], heads: Sequence[str]
+    ) -> tuple[int, int, str]:
+        """Rows, bytes and digest of what is on disk then."""
         rows = 0
         file = await asyncio.to_thread(_Lines, aside)
         try:
+            await asyncio.to_thread(file.add, heads)
             async for batch in batches:
                 await asyncio.to_thread(file.add, batch)
                 rows += len(batch)
-            size, digest = await asyncio.to_thread(file.finish)
+            return rows, *await asyncio.to_thread(file.finish)
         except BaseException:
             file.abandon()
             raise
-        archived = Archived(f"{table}/{name}", table, partition, origin, rows, size, digest)
-        await asyncio.to_thread(_publish, aside, folder / name, archived)
-        return archived
 
 
 class _Hashing:
@@ -167,8 +173,9 @@ class _Lines:
         self._path.unlink(missing_ok=True)
 
 
-def _publish(aside: Path, path: Path, archived: Archived) -> None:
-    aside.rename(path)
+def _publish(folder: Path, name: str, archived: Archived) -> None:
+    path = folder / name
+    (folder / f".{name}.part").rename(path)
     _fsync_folder(path.parent)
     manifest = _manifest_path(path)
     part = manifest.with_name(f".{manifest.name}.part")

@@ -15,15 +15,17 @@ from proxy.background.archive import NoRoom
 from proxy.background.retention_plan import Retire, Rules, Trim, asks_who_is_there, decide
 from proxy.identity.records import SYSTEM_TENANT
 from proxy.store import retention as store
+from proxy.store import retention_trail
 from proxy.store.pool import TooSlow
 from proxy.store.retention import turn
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from proxy.background.archive import Archive
+    from proxy.background.archive import Archive, Archived
     from proxy.config.retention import RetainedTable
     from proxy.store.database import Database
+    from proxy.store.pool import Session
     from proxy.store.retention import Extent, Retired
 
 #: How often, and at what intervals (seconds), it is tried to detach a partition of a table that is in use.
@@ -173,13 +175,21 @@ class Work:
         async with turn(self._database) as session:
             rows = await store.rows_of(session, former, exactly=archive)
             if archive and self._archive is not None:
-                origin, lines = f"{former.oid} of {rows} rows", store.lines(session, former)
-                archived = await self._archive.put(former.table, former.partition, origin, lines)
+                archived = await self._put(session, former, rows, self._archive)
                 self._count_archived(archived.rows, archived.bytes)
             dropped = await store.drop(session, former)
         if dropped:
             self.done.dropped_partitions += 1
             self._count(SYSTEM_TENANT, rows)
+
+    async def _put(self, session: Session, former: Retired, rows: int, archive: Archive) -> Archived:
+        """The audit trail goes with its signed heads, in the form that can be verified."""
+        origin = f"{former.oid} of {rows} rows"
+        if former.table != retention_trail.TABLE:
+            return await archive.put(former.table, former.partition, origin, store.lines(session, former))
+        heads = await retention_trail.heads(session, former)
+        lines = retention_trail.lines(session, former)
+        return await archive.put(former.table, former.partition, origin, lines, heads)
 
     # --- rows ---------------------------------------------------------------------------------------------------
 

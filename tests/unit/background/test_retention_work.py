@@ -115,6 +115,22 @@ async def test_rows_are_archived_before_a_partition_is_dropped(here: Aged) -> No
     )}  # fmt: skip
 
 
+async def test_the_audit_trail_is_archived_in_the_form_of_an_export(here: Aged) -> None:
+    """Which can be verified; also rows that were written without a chain are there."""
+    here.settings = {"archive_dir": str(here.archive), "tables": {"audit_logs": {"keep": "3d", "archive": True}}}
+    await here.rows(
+        "INSERT INTO audit_logs (tenant_id, ts, id, kind, actor_type, action, client_ip, duration_ms, arguments)"
+        " VALUES ($1, $2, gen_random_uuid(), 'outcome', 'user', 'x', '::ffff:1.2.3.4', 0.125, '{\"a\": [1, true]}')",
+        OTHER, here.day(4),
+    )  # fmt: skip
+    done = await here.retention.run()
+    assert done is not None
+    assert (done["audit_logs"].archived_rows, done["audit_logs"].deleted_rows, done["audit_logs"].left) == (1, 1, [])
+    [row] = archived(here)
+    assert row["ts"] == here.day(4).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    assert (row["client_ip"], row["duration_ms"], row["tenant_id"]) == ("::ffff:1.2.3.4", 0.125, OTHER)
+
+
 async def test_rows_that_are_deleted_in_batches_are_archived_batch_by_batch(here: Aged) -> None:
     """Exactly those that are gone, each once."""
     here.keeps(archive=True, batch=4)
