@@ -276,7 +276,8 @@ class Journal:
 
     async def close(self, *, remove: bool = False) -> int:
         """Write and sync the rest, and let go of the journal, so that others ship it. Returns how many records are
-        lost, because the disk takes none. `remove`: all of it was shipped, and it is deleted. Raises OSError."""
+        lost, because the disk takes none. `remove`: all of it was shipped, and it is deleted, unless a request is open,
+        whose end whoever adopts it will tell. Raises OSError."""
         await self._resume()
         lost = len(self._ring) + len(self._tallies)
         self._ring = Ring(0)
@@ -290,7 +291,7 @@ class Journal:
             pass  # it was written, and is in the hands of the kernel
         self._groups.close()
         self._writer.close()
-        if remove and not lost:
+        if remove and not lost and not self._open:
             self._held.remove()
         self._held.release()
         return lost

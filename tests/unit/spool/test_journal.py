@@ -419,6 +419,15 @@ async def test_a_journal_that_was_shipped_whole_is_removed_at_its_end(mine: Jour
     assert list(mine.path.parent.iterdir()) == []
 
 
+async def test_a_journal_with_open_requests_is_not_removed(mine: Journal) -> None:
+    """Shipped or not: their ends are still to be told."""
+    mine.begin(key_of(1), intent(1), "standard")
+    assert await mine.close(remove=True) == 0
+    taken = adoption.adopt(mine.path, lambda: None)
+    assert taken is not None
+    assert taken.unknown == 1
+
+
 async def test_closing_says_what_is_lost(tmp_path: Path) -> None:
     """What waits in memory for a disk that takes nothing is lost with the process; then nothing is removed either."""
     fill(tmp_path)
