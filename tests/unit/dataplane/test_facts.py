@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from proxy.dataplane.facts import Facts
 from proxy.errors import Forbidden
 from proxy.mcp.envelope import Envelope, Kind, Message
 from proxy.mcp.methods import Access
@@ -216,3 +217,17 @@ def test_requests_that_are_alike_but_for_one_thing_are_not_told_alike() -> None:
     lines = [orjson.loads(line) for line in desk.lines.written]
     told = [(line["path"], line["revision"], line["client"], line["principal"]) for line in lines]
     assert len(set(told)) == len(told) == 5
+
+
+def test_what_is_kept_of_requests_has_a_bound() -> None:
+    """In number and in size: names are the clients'."""
+    facts, desk = Facts(), Desk()
+    for number in range(9000):
+        ctx = answered(desk)
+        ctx.path = f"/{number}"
+        facts.known(ctx)
+    assert len(facts._alike) <= 8192
+    before = len(facts._alike)
+    ctx.path = "/" + "x" * 4000
+    assert b'"path":"/xxx' in facts.known(ctx)
+    assert len(facts._alike) == before
