@@ -15,15 +15,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final
+from uuid import UUID
 
 from proxy.audit.columns import NAMES
 from proxy.audit.copied import values
 from proxy.audit.passages import head_to_json, to_json
 from proxy.commands.audit import wanted_of
-from proxy.commands.audit_source import reader_of
+from proxy.commands.audit_source import Range, portions, reader_of
 from proxy.commands.connection import carried_out
 from proxy.commands.console import DONE, Misuse, remark
 from proxy.config.models import Config
+from proxy.store.audit_copy import Reader
 from proxy.store.audit_search import Wanted, narrowed
 
 _BUFFER: Final = 1 << 20
@@ -95,11 +97,19 @@ async def _exported(config: Config, wanted: Wanted, lines: _Lines, whole: bool) 
         if not whole:
             await reader.rows(narrowed(wanted), lines.take, ordered=True)
             return 0
-        kept = await reader.heads(wanted.since, wanted.until, tenant)
-        for each in kept:
-            lines.write(head_to_json(each.head, each.key_id, each.signature) + b"\n")
-        await reader.whole(wanted, kept, lines.take)
-        return len(kept)
+        return await _whole(reader, wanted, tenant, lines)
+
+
+async def _whole(reader: Reader, wanted: Wanted, tenant: UUID | None, lines: _Lines) -> int:
+    """Write heads, then rows. Of each segment the last head there is, which is from within one portion, or later."""
+    count, first, last = 0, wanted.since, wanted.until
+    async for since, until in portions(reader, Range(wanted.since, wanted.until, None), tenant):
+        for kept in await reader.heads(since, until, tenant):
+            if kept.last < until or until == wanted.until:
+                lines.write(head_to_json(kept.head, kept.key_id, kept.signature) + b"\n")
+                count, first, last = count + 1, min(first, kept.span[0]), max(last, kept.span[1])
+    await reader.whole(wanted, (first, last), lines.take)
+    return count
 
 
 def _json_row(line: bytes) -> bytes:

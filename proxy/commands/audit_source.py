@@ -1,18 +1,47 @@
 """Where the trail is read from by commands that read much of it: the replica for long queries, if there is one.
 
-Owns which database that is. Unlike changes, reading brings no tables up to date.
+Owns which database that is, and the portions in which much is read. Unlike changes, reading makes no tables.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Final
+from uuid import UUID
 
 from proxy.commands.connection import postgres_of, turn
 from proxy.config.models import Config
 from proxy.store.audit_copy import Reader, reading
 from proxy.store.lifecycle import embedded_postgres
+
+DAY: Final = timedelta(days=1)
+#: Segments of one portion, of all tenants: 1 KiB of memory each. A portion of one minute is never divided.
+_MOST_PLACES: Final = 100_000
+_SHORTEST: Final = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """What is asked for; `until` excluded."""
+
+    since: datetime
+    until: datetime
+    tenant: str | None
+
+
+async def portions(reader: Reader, asked: Range, tenant: UUID | None) -> AsyncIterator[tuple[datetime, datetime]]:
+    """The range in portions: days (UTC), or less where there are too many segments."""
+    since = asked.since
+    while since < asked.until:
+        until = min(asked.until, since.replace(hour=0, minute=0, second=0, microsecond=0) + DAY)
+        while until - since > _SHORTEST and await reader.places(since, until, tenant) > _MOST_PLACES:
+            until = since + (until - since) / 2
+        yield since, until
+        since = until
 
 
 @asynccontextmanager

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import time
 from argparse import Namespace
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -23,7 +22,7 @@ from proxy.audit.verify import SIGNED, Report, Trail
 from proxy.commands import audit_files
 from proxy.commands.audit import own_key
 from proxy.commands.audit_arguments import span
-from proxy.commands.audit_source import reader_of
+from proxy.commands.audit_source import DAY, Range, portions, reader_of
 from proxy.commands.connection import carried_out
 from proxy.commands.console import DONE, Misuse, load_config, remark, show_json, show_table
 from proxy.config.files import read_bounded
@@ -33,10 +32,6 @@ from proxy.store.audit_search import Wanted
 
 #: Something is wrong.
 FOUND: Final = 1
-#: Segments of one portion, of all tenants: 1 KiB of memory each. A portion of one minute is never divided.
-_MOST_PLACES: Final = 100_000
-_SHORTEST: Final = timedelta(minutes=1)
-_DAY: Final = timedelta(days=1)
 #: A chain has a head after so long, also when PostgreSQL was away for a moment.
 _SETTLED: Final = timedelta(minutes=10)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -73,15 +68,6 @@ def _keys(path: Path) -> Mapping[str, Verifies]:
         raise Misuse(f"the file of the key {error}") from None
 
 
-@dataclass(frozen=True, slots=True)
-class Range:
-    """What is to be verified."""
-
-    since: datetime
-    until: datetime
-    tenant: str | None
-
-
 async def _verified(config: Config, asked: Range, keys: Mapping[str, Verifies]) -> Report:
     async with reader_of(config) as reader:
         return await verify_database(reader, asked, keys)
@@ -97,17 +83,6 @@ async def verify_database(reader: Reader, asked: Range, keys: Mapping[str, Verif
     return report
 
 
-async def portions(reader: Reader, asked: Range, tenant: UUID | None) -> AsyncIterator[tuple[datetime, datetime]]:
-    """The range in portions: days (UTC), or less where there are too many segments."""
-    since = asked.since
-    while since < asked.until:
-        until = min(asked.until, since.replace(hour=0, minute=0, second=0, microsecond=0) + _DAY)
-        while until - since > _SHORTEST and await reader.places(since, until, tenant) > _MOST_PLACES:
-            until = since + (until - since) / 2
-        yield since, until
-        since = until
-
-
 class Portion:
     """Part of the range: the segments whose last signed row is from within it."""
 
@@ -117,7 +92,7 @@ class Portion:
 
     async def verify(self, keys: Mapping[str, Verifies], report: Report) -> None:
         """Add what is found. Raises Unavailable, Rejected."""
-        known = await self._reader.heads(self._since - _DAY, self._until, self._tenant)
+        known = await self._reader.heads(self._since - DAY, self._until, self._tenant)
         chosen = [kept for kept in known if self._is_ours(kept)]
         trail, places = Trail(), {_place(kept) for kept in chosen}
         for place in places:
@@ -137,10 +112,9 @@ class Portion:
 
     def _is_ours(self, kept: KeptHead) -> bool:
         """Each segment is of one portion: that of its last head, or the first or last one if that is outside."""
-        last = _EPOCH + kept.head.last_us * _MICROSECOND
-        if last < self._since:
+        if kept.last < self._since:
             return self._since == self._asked.since and kept.span[1] > self._since
-        return last < self._until or self._until == self._asked.until
+        return kept.last < self._until or self._until == self._asked.until
 
     async def _read_again(
         self, wanted: Wanted, trail: Trail, heads: Mapping[tuple[str, str], KeptHead], keys: Mapping[str, Verifies]

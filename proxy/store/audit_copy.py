@@ -72,10 +72,14 @@ class KeptHead:
     signature: bytes | None
 
     @property
+    def last(self) -> datetime:
+        """When its last row is from."""
+        return _EPOCH + self.head.last_us * _MICROSECOND
+
+    @property
     def span(self) -> tuple[datetime, datetime]:
         """From when rows of its segment can be: the last moment excluded."""
-        first, last = (_EPOCH + us * _MICROSECOND for us in (self.head.first_us, self.head.last_us))
-        return first, last + (_MICROSECOND if self.head.is_final else _OPEN)
+        return _EPOCH + self.head.first_us * _MICROSECOND, self.last + (_MICROSECOND if self.head.is_final else _OPEN)
 
 
 class Reader:
@@ -124,14 +128,10 @@ class Reader:
             take,
         )
 
-    async def whole(self, wanted: Wanted, heads: Sequence[KeptHead], take: Callable[[bytes], None]) -> None:
-        """Give all rows of segments with rows from within a span, whose heads these are, to `take`, by tenant and
-        time; and those from within the span that have no head."""
-        spans = [kept.span for kept in heads]
-        first, last = (
-            min([wanted.since, *(span[0] for span in spans)]),
-            max([wanted.until, *(span[1] for span in spans)]),
-        )
+    async def whole(self, wanted: Wanted, span: tuple[datetime, datetime], take: Callable[[bytes], None]) -> None:
+        """Give all rows of segments with rows from within the time to `take`, by tenant and time; and those from within
+        it that have no head. `span`: from when all these rows can be, the end excluded."""
+        first, last = span
         where, given = _where(replace(wanted, since=first, until=last))
         number = len(given) + 1
         await self._copy(

@@ -30,7 +30,8 @@ from proxy.audit.chain import Head
 from proxy.audit.passages import head_to_json, to_json
 from proxy.audit.verify import Report
 from proxy.commands import audit_files
-from proxy.commands.audit_verify import Range, verify_database
+from proxy.commands.audit_source import Range
+from proxy.commands.audit_verify import verify_database
 from proxy.store.accounts import administration
 from proxy.store.audit_copy import reading
 from proxy.store.audit_search import Wanted, search
@@ -113,9 +114,11 @@ async def search_figures(name: str, length: Length) -> list[Figure]:
             what = "tenant, time and " + " ".join(more) if more else "tenant and time"
             taken.setdefault(what, []).append((time.perf_counter() - began) * 1000)
             found += len(rows)
-    figures, target = [], 1000 if length == SHORT else 100
+    figures = []
     for what, times in sorted(taken.items()):
         times.sort()
+        # What has few rows over a long time is looked for in many.
+        target = 1000 if length == SHORT else 100 if what == "tenant and time" else 500
         print(f"  by {what}: p50 {percentile(times, 50):.1f} ms, worst {times[-1]:.1f} ms")
         figures.append(Figure(f"{len(times)} searches by {what}: p99", percentile(times, 99), target, "ms"))
     print(f"  {found} of {length.rows} rows found")

@@ -6,12 +6,14 @@ import csv
 import io
 import os
 import stat
+from datetime import timedelta
 from pathlib import Path
 
 import orjson
 import pytest
 
 from proxy.audit.columns import NAMES
+from proxy.commands import audit_source
 from tests.unit.commands.auditor import DAY, Auditor, auditor
 
 __all__ = ["auditor"]
@@ -95,6 +97,18 @@ def test_whole_segments_begin_with_their_heads(auditor: Auditor) -> None:
     assert (code, err) == (0, "40 rows, 2 signed heads\n")
     assert [row["kind"] == "head" for row in rows[:3]] == [True, True, False]
     assert len(rows) == 42
+
+
+def test_each_head_of_a_long_time_is_written_once(auditor: Auditor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though it is read in portions, and a segment is in several of them."""
+    monkeypatch.setattr(audit_source, "_MOST_PLACES", 1)
+    monkeypatch.setattr(audit_source, "_SHORTEST", timedelta(milliseconds=5))
+    path = auditor.config.parent / "whole.jsonl"
+    time = ("--since", "2026-11-22T12:00:00Z", "--until", "2026-11-22T12:00:00.050Z")
+    assert auditor.run("export", *time, "--whole", "--output", str(path))[2] == "40 rows, 2 signed heads\n"
+    days = ("--since", "2026-11-19", "--until", "2026-11-25")
+    assert auditor.run("export", *days, "--whole", "--output", str(path))[2] == "40 rows, 2 signed heads\n"
+    assert auditor.verified("--file", str(path), "--key", str(auditor.write_key()))["complete"]
 
 
 @pytest.mark.parametrize("more", [("--format", "csv"), ("--outcome", "ok"), ("--risk", "low")])

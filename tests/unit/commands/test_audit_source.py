@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from proxy.commands.audit_source import reader_of
+from proxy.commands.audit_source import Range, portions, reader_of
 from proxy.config import load
 from proxy.config.models import Config
 from proxy.store.accounts import Rejected
@@ -41,6 +42,18 @@ def test_long_queries_have_a_replica_of_their_own(auditor: Auditor) -> None:
     """If one is configured."""
     with pytest.raises(Unavailable):
         asyncio.run(count(configured(auditor, analytics_dsn="postgresql://u:p@127.0.0.1:1/d")))
+
+
+def test_a_range_is_read_day_by_day(auditor: Auditor) -> None:
+    """The first and the last as far as they are asked for."""
+    since, until = datetime(2026, 11, 20, 18, tzinfo=UTC), datetime(2026, 11, 22, 6, tzinfo=UTC)
+
+    async def found() -> list[tuple[datetime, datetime]]:
+        async with reader_of(configured(auditor)) as reader:
+            return [each async for each in portions(reader, Range(since, until, None), None)]
+
+    days = [datetime(2026, 11, day, tzinfo=UTC) for day in (21, 22)]
+    assert asyncio.run(found()) == [(since, days[0]), (days[0], days[1]), (days[1], until)]
 
 
 def test_an_embedded_server_runs_for_as_long(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from proxy.audit.verify import Trail
-from proxy.commands import audit_verify
+from proxy.commands import audit_source, audit_verify
 from tests.unit.audit.trails import ACME, ZETA, record, trail_of
 from tests.unit.commands.auditor import DAY, Auditor, auditor
 from tests.unit.commands.conftest import waited
@@ -143,8 +143,8 @@ def test_a_day_of_many_segments_is_divided(auditor: Auditor, monkeypatch: pytest
         lines, heads = trail_of(rows, f"two/{number}")
         waited(lambda lines=lines: add_lines(owner_dsn(auditor.database), lines))
         waited(lambda heads=heads: add_signed(owner_dsn(auditor.database), heads))
-    monkeypatch.setattr(audit_verify, "_MOST_PLACES", 2)
-    monkeypatch.setattr(audit_verify, "_SHORTEST", timedelta(milliseconds=100))
+    monkeypatch.setattr(audit_source, "_MOST_PLACES", 2)
+    monkeypatch.setattr(audit_source, "_SHORTEST", timedelta(milliseconds=100))
     report = auditor.verified(*DAY)
     assert (report["complete"], report["rows"], report["segments"]) == (True, 80, 10)
     auditor.change("DELETE FROM audit_logs WHERE segment = 'two/4' AND seq = 2")
