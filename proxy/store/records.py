@@ -55,7 +55,7 @@ class Row(NamedTuple):
     """The canonical text, which was hashed."""
     chain: bytes
     values: list[Value] | None = None
-    """What the line says, when it has escapes; None when it has none (`columns.is_plain`)."""
+    """What the line says, when it has escapes or quotes; None when it has none."""
 
 
 class SignedHead(NamedTuple):
@@ -67,16 +67,12 @@ class SignedHead(NamedTuple):
 
 
 _TS: Final = PLACE["ts"]
-#: How a column is made of its canonical text; where nothing is said, by its type.
+#: How a column is made of that of `audit_line`; where nothing is said, it is the same.
 _MADE: Final = {
-    "text": "f[{0}]",
-    "timestamptz": "timestamptz 'epoch' + f[{0}]::bigint * interval '1 microsecond'",
-    "bytea": "decode(f[{0}], 'hex')",
+    "timestamptz": "timestamptz 'epoch' + n.{0} * interval '1 microsecond' AS {0}",
+    "bytea": "decode(n.{0}, 'hex') AS {0}",
 }
-_COLUMNS: Final = ", ".join(
-    f"{_MADE.get(column.type, 'f[{0}]::' + column.type).format(place)} AS {column.name}"
-    for place, column in enumerate(COLUMNS, 1)
-)
+_COLUMNS: Final = ", ".join(_MADE.get(column.type, "n.{0}").format(column.name) for column in COLUMNS)
 #: Columns of `request_logs` and what they are made from, of the columns of `audit_logs`.
 _OF_REQUEST: Final = {
     "id": "id", "ts": "ts", "tenant_id": "tenant_id", "server_id": "server_id", "server_name": "server_name",
@@ -88,13 +84,14 @@ _OF_REQUEST: Final = {
     "reason": "reason", "duration_ms": "coalesce(duration_ms, 0)", "upstream_ms": "first_byte_ms",
     "bytes_in": "coalesce(bytes_in, 0)", "bytes_out": "coalesce(bytes_out, 0)", "instance": "instance",
 }  # fmt: skip
-#: One statement for both tables, as the second needs nothing that the first has not. Rows come as the lines that were
-#: hashed ($1), or as JSON arrays ($2): an array for each column takes both sides half as long again.
+#: One statement for both tables, as the second needs nothing that the first has not. Rows come as texts of a composite
+#: type, a line each ($1), or as an array where they may have ends of lines themselves ($2). An array of each
+#: column would take both sides half as long again.
 _ADD: Final = f"""/* records.add{{}} */ WITH rows AS (
-    SELECT {_COLUMNS}, decode(f[{len(COLUMNS) + 1}], 'hex') AS chain FROM (
-        SELECT string_to_array(l, E'\t', '\\N') FROM unnest(string_to_array($1::text, E'\n')) AS l
-        UNION ALL SELECT ARRAY(SELECT json_array_elements_text(j)) FROM unnest($2::json[]) AS j
-    ) AS n (f)
+    SELECT {_COLUMNS}, decode(n.chain, 'hex') AS chain FROM unnest(ARRAY(
+        SELECT l::audit_line FROM unnest(string_to_array($1::text, E'\n')) AS l
+        UNION ALL SELECT l::audit_line FROM unnest($2::text[]) AS l
+    )) AS n
 ), audited AS (
     INSERT INTO audit_logs ({", ".join(NAMES)}, chain) SELECT * FROM rows {{}}
 )
@@ -120,7 +117,8 @@ def row_of(raw: bytes, draft: Draft) -> Row:
     tenant = tenant_of(record)
     made = values(record, draft.segment, draft.at(tenant).rows + 1, plain)
     text = line(made, plain)
-    return Row(text, draft.add(tenant, text, int(made[_TS] or 0)), None if plain else made)
+    chain = draft.add(tenant, text, int(made[_TS] or 0))
+    return Row(text, chain, None if plain and b'"' not in text else made)
 
 
 async def add_rows(session: Session, rows: Sequence[Row], *, new: bool = False) -> None:
@@ -128,9 +126,18 @@ async def add_rows(session: Session, rows: Sequence[Row], *, new: bool = False) 
     Repeated is raised, and the transaction is void. Raises Unusable, Unavailable."""
     if not rows:
         return
-    lines = b"\n".join([line + b"\t" + chain.hex().encode() for line, chain, values in rows if values is None])
-    others = [orjson.dumps([*values, chain.hex()]).decode() for _, chain, values in rows if values is not None]
-    await _execute(session, _ADD_NEW if new else _ADD_AGAIN, lines.decode(), others)
+    lines = b"\n".join([line + b"\t" + chain.hex().encode() for line, chain, values in rows if values is None]).decode()
+    plain = "" if not lines else f'("{lines}")'.replace("\t", '","').replace("\n", '")\n("').replace('"\\N"', "")
+    others = [_composite([*values, chain.hex()]) for _, chain, values in rows if values is not None]
+    await _execute(session, _ADD_NEW if new else _ADD_AGAIN, plain, others)
+
+
+def _composite(values: Sequence[Value]) -> str:
+    """Values as the text of a composite type (PostgreSQL manual, section 8.16.6)."""
+    quoted = [
+        "" if value is None else '"{}"'.format(str(value).replace("\\", r"\\").replace('"', r"\"")) for value in values
+    ]
+    return f"({','.join(quoted)})"
 
 
 async def add_heads(session: Session, heads: Sequence[SignedHead]) -> None:
