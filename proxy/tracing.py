@@ -8,6 +8,7 @@ whose children, is `dataplane/tracer.py`'s.
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -180,7 +181,7 @@ def name_of(ctx: RequestContext) -> str:
     return f"{ctx.head.method} {ctx.route.name}" if ctx.route is not None else ctx.head.method
 
 
-def open_spans(settings: Tracing, instance: str, version: str) -> Spans:
+def open_spans(settings: Tracing, instance: str) -> Spans:
     """Begin to send spans. Raises TracingUnavailable without the extra `otel`. Starts a thread, connects to nothing."""
     try:
         from opentelemetry.exporter.otlp.proto.http import Compression
@@ -188,7 +189,7 @@ def open_spans(settings: Tracing, instance: str, version: str) -> Spans:
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
     except ImportError:
-        raise TracingUnavailable("'tracing' needs the extra 'otel': pip install 'mcp-manager[otel]'") from None
+        raise TracingUnavailable("'tracing' needs the extra 'otel': pip install 'mcp-manager-proxy[otel]'") from None
     counts = {"made": 0, "sent": 0, "failed": 0}
 
     class Counting(SpanExporter):
@@ -214,5 +215,12 @@ def open_spans(settings: Tracing, instance: str, version: str) -> Spans:
         schedule_delay_millis=settings.every * 1000,
         max_export_batch_size=_BATCH,
     )
-    about = {"service.name": settings.service_name, "service.version": version, "service.instance.id": instance}
+    about = {"service.name": settings.service_name, "service.version": _version(), "service.instance.id": instance}
     return Spans(processor, Resource.create(about), counts)
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("mcp-manager-proxy")
+    except importlib.metadata.PackageNotFoundError:  # run from a checkout that is not installed
+        return "unknown"
