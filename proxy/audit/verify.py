@@ -141,23 +141,29 @@ class Strand:
         first = max(run.start, 1)
         index = bisect_right(self.starts, first) - 1
         left = self.runs[self.starts[index]]
-        overlaps = index + 1 < len(self.starts) and self.starts[index + 1] <= run.end
-        if left.end >= first or overlaps:
+        if left.end >= first or (index + 1 < len(self.starts) and self.starts[index + 1] <= run.end):
             self._note(self.twice, first)
-            return
-        if run.start == 0:
-            left.end, left.chain = run.end, run.chain
-            run = left
-        elif left.end == run.start - 1:
-            self._join(left, run)
-            run = left
+            run, index = self._united(run)
+        elif run.start == 0:
+            self.runs[0] = run
         else:
             index += 1
             self.runs[run.start] = run
             self.starts.insert(index, run.start)
         if index + 1 < len(self.starts) and self.starts[index + 1] == run.end + 1:
             self._join(run, self.runs.pop(self.starts.pop(index + 1)))
-        self.active = run
+        if index and self.runs[self.starts[index - 1]].end == run.start - 1:
+            self._join(self.runs[self.starts[index - 1]], self.runs.pop(self.starts.pop(index)))
+
+    def _united(self, run: Run) -> tuple[Run, int]:
+        """One run instead of this and those that hold some of its rows, and its place among them. That the rows are the
+        same is not looked at: they are told to be there twice."""
+        same = [start for start in self.starts if start <= run.end and self.runs[start].end >= run.start]
+        parts = [run, *(self.runs.pop(start) for start in same)]
+        low, high = min(parts, key=lambda part: part.start), max(parts, key=lambda part: part.end)
+        made = self.runs[low.start] = Run(low.start, high.end, high.chain, low.first_line, low.first_chain)
+        self.starts = sorted(self.runs)
+        return made, self.starts.index(low.start)
 
 
 @dataclass(slots=True)

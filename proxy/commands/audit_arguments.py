@@ -45,6 +45,9 @@ def add(actions: Commands) -> None:
         help="an export made with --whole, instead of the database; give it once for each",
     )  # fmt: skip
     verify.add_argument(
+        "--together", action="store_true", help="the files are parts of one trail, such as archives of days in a row"
+    )
+    verify.add_argument(
         "--key", metavar="FILE", type=Path, action="append", default=[],
         help="public keys of 'audit key' (default: that of this installation)",
     )  # fmt: skip

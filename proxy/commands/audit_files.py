@@ -35,12 +35,13 @@ _SETTLED_US: Final = 600_000_000
 _NEVER_US: Final = 1 << 62
 
 
-def verified(paths: Sequence[Path], keys: Mapping[str, Verifies]) -> Report:
-    """What is wrong with these files, each of which is verified by itself. Raises Misuse."""
+def verified(paths: Sequence[Path], keys: Mapping[str, Verifies], *, together: bool = False) -> Report:
+    """What is wrong with these files, each of which is verified by itself, or all `together` as parts of one trail, of
+    which each row is in one. Raises Misuse."""
     report = Report()
-    for path in paths:
+    for some in [paths] if together else [[path] for path in paths]:
         try:
-            _verify(path, keys, report)
+            _verify(some, keys, report)
         except (OSError, EOFError, zlib.error) as error:
             raise Misuse(f"a file cannot be read: {error}") from None
         except Strange as error:
@@ -48,13 +49,12 @@ def verified(paths: Sequence[Path], keys: Mapping[str, Verifies]) -> Report:
     return report
 
 
-def _verify(path: Path, keys: Mapping[str, Verifies], report: Report) -> None:
-    with _opened(path) as file:
-        kept = heads_first(lines(file, 0, None))
+def _verify(paths: Sequence[Path], keys: Mapping[str, Verifies], report: Report) -> None:
+    kept = [head for path in paths for head in _heads(path)]
     heads = list(believed(kept, keys, report))
     places = sorted({(head.tenant, head.segment) for head, _, _ in kept})
     trail, unchained, strange = Trail(), dict[str, int](), 0
-    for part, found, without in _parts(path, places, heads):
+    for part, found, without in (part for path in paths for part in _parts(path, places, heads)):
         trail.merge(part)
         strange += found
         for tenant, count in without.items():
@@ -67,6 +67,11 @@ def _verify(path: Path, keys: Mapping[str, Verifies], report: Report) -> None:
         report.add(Finding("unchained", tenant, "", 0, count), count)
     if strange:
         report.add(Finding("unreadable", "", "", 0, 0, f"{strange} of them"), strange)
+
+
+def _heads(path: Path) -> Sequence[tuple[Head, str | None, bytes | None]]:
+    with _opened(path) as file:
+        return heads_first(lines(file, 0, None))
 
 
 Part = tuple[Trail, int, dict[str, int]]

@@ -48,7 +48,9 @@ def run(given: Namespace) -> int:
     if given.file:
         if not keys or given.tenant or given.since or given.until:
             raise Misuse("files are verified as a whole, with the public key: --file FILE --key FILE")
-        report = audit_files.verified(given.file, keys)
+        report = audit_files.verified(given.file, keys, together=given.together)
+    elif given.together:
+        raise Misuse("'--together' is for files")
     else:
         config, range_ = load_config(given), span(given)
         if not keys:

@@ -210,4 +210,5 @@ def test_a_row_that_two_readers_saw_is_inserted() -> None:
         joined.merge(trail)
     report = Report()
     joined.report(report, 0)
-    assert "inserted" in report.counts
+    assert found(report) == [("inserted", 21, 21)]
+    assert report.counts == {"inserted": 1}

@@ -50,6 +50,22 @@ def test_several_are_verified_each_by_itself(auditor: Auditor, export: Path) -> 
     ))  # fmt: skip
 
 
+def test_files_that_are_parts_of_one_trail_are_verified_together(auditor: Auditor, export: Path) -> None:
+    """Rows of a segment may be in several; each row is in one."""
+    rows = export.read_bytes().splitlines(keepends=True)
+    one, other = export.with_name("one.jsonl"), export.with_name("other.jsonl.gz")
+    one.write_bytes(b"".join(rows[:20]))
+    other.write_bytes(gzip.compress(b"".join(rows[:2] + rows[20:])))
+    assert verified(auditor, one, other)["counts"] == {"missing": 40}
+    key = str(auditor.config.parent / "public.pem")
+    files = ("--together", "--file", str(one), "--file", str(other), "--key", key)
+    report = auditor.verified(*files)
+    assert (report["complete"], report["rows"], report["segments"]) == (True, 40, 2)
+    one.write_bytes(b"".join(rows[:21]))
+    assert auditor.verified(*files)["counts"] == {"inserted": 1}
+    assert "--together" in auditor.refused("verify", "--together")
+
+
 @pytest.mark.parametrize(
     ("kind", "place", "old", "new"),
     [
