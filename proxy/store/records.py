@@ -54,8 +54,10 @@ class Row(NamedTuple):
     line: bytes
     """The canonical text, which was hashed."""
     chain: bytes
-    values: list[Value] | None = None
-    """What the line says, when it has escapes or quotes; None when it has none."""
+    text: str
+    """The same as PostgreSQL reads it: the text of an `audit_line`."""
+    is_line: bool
+    """Whether it holds no end of a line."""
 
 
 class SignedHead(NamedTuple):
@@ -118,18 +120,10 @@ def row_of(raw: bytes, draft: Draft) -> Row:
     made = values(record, draft.segment, draft.at(tenant).rows + 1, plain)
     text = line(made, plain)
     chain = draft.add(tenant, text, int(made[_TS] or 0))
-    return Row(text, chain, None if plain and b'"' not in text else made)
-
-
-async def add_rows(session: Session, rows: Sequence[Row], *, new: bool = False) -> None:
-    """Add rows of any tenant, each once; `session` is one of `Database.audit`. `new`: none should be there, or else
-    Repeated is raised, and the transaction is void. Raises Unusable, Unavailable."""
-    if not rows:
-        return
-    lines = b"\n".join([line + b"\t" + chain.hex().encode() for line, chain, values in rows if values is None]).decode()
-    plain = "" if not lines else f'("{lines}")'.replace("\t", '","').replace("\n", '")\n("').replace('"\\N"', "")
-    others = [_composite([*values, chain.hex()]) for _, chain, values in rows if values is not None]
-    await _execute(session, _ADD_NEW if new else _ADD_AGAIN, plain, others)
+    if plain and b'"' not in text:
+        fields = f'("{text.decode()}"'.replace("\t", '","').replace('"\\N"', "")
+        return Row(text, chain, f"{fields},{chain.hex()})", True)
+    return Row(text, chain, _composite([*made, chain.hex()]), False)
 
 
 def _composite(values: Sequence[Value]) -> str:
@@ -138,6 +132,16 @@ def _composite(values: Sequence[Value]) -> str:
         "" if value is None else '"{}"'.format(str(value).replace("\\", r"\\").replace('"', r"\"")) for value in values
     ]
     return f"({','.join(quoted)})"
+
+
+async def add_rows(session: Session, rows: Sequence[Row], *, new: bool = False) -> None:
+    """Add rows of any tenant, each once; `session` is one of `Database.audit`. `new`: none should be there, or else
+    Repeated is raised, and the transaction is void. Raises Unusable, Unavailable."""
+    if not rows:
+        return
+    lines = "\n".join([row.text for row in rows if row.is_line])
+    others = [row.text for row in rows if not row.is_line]
+    await _execute(session, _ADD_NEW if new else _ADD_AGAIN, lines, others)
 
 
 async def add_heads(session: Session, heads: Sequence[SignedHead]) -> None:
