@@ -26,6 +26,8 @@ from proxy.admin.readiness import Readiness
 from proxy.admin.server import AdminServer
 from proxy.backend import Backend
 from proxy.background.config_watch import ConfigWatch
+from proxy.background.overrides import Overrides
+from proxy.background.overrides import families as setting_families
 from proxy.background.renewal import Built, Renewal
 from proxy.background.supervisor import Supervisor
 from proxy.batched_stream import BatchedStream
@@ -107,12 +109,15 @@ class App:
             allowance_of(config, {}),
         )
         self._renewal = Renewal(self.live, snapshots, admissions, self._report_rows)
+        self._overrides = Overrides(self._renewal, config, self._put, self._report_rows)
+        self._started = False
         self._backend = Backend(config, self.live, freshness, self._draw, self.readiness.set)
         self.metrics.more = lambda: chain(
             self._backend.families(),
             self._protection.families(),
             self._records.families(),
             self._streams.times.families(),
+            setting_families(self._overrides.outcome),
         )
         self._prepared: Built | None = None
         self._records = Records(config, self.metrics, stream, self._backend)
@@ -128,7 +133,7 @@ class App:
 
         Raises OSError when a port is taken, EmbeddedError and MigrationError when an embedded database is no use.
         """
-        await self._backend.start(self._renewal)
+        await self._backend.start(self._overrides)
         config, backend, protection = self.live.snapshot.config, self._backend, self._protection
         protection.record(backend.database, backend.rows, backend.ids, backend.instance)
         await self._records.start(config, Process(self.live, protection.load, self._supervisor, self._draw))
@@ -143,8 +148,8 @@ class App:
         with _naming("listen", config.listen.host, config.listen.port):
             port = await self._listener.start(config.listen, self._lane(handler))
         self._start_loops(config)
-        self.metrics.reloaded(self.live.snapshot.generation, time.time())
-        self.readiness.set("config", True)
+        self._started = True
+        self._configure(self.live.snapshot.config)  # rows may have changed it since everyone was made
         self.readiness.set("listener", True)
         gc.collect()
         gc.freeze()  # what serves until the end is not looked through again: that takes 0.1 s and more each time
@@ -196,28 +201,38 @@ class App:
         """Load the configuration and compile it, in a thread: ten thousand routes take a second. Raises ConfigError."""
         config = load(self._path, os.environ)
         try:
-            self._prepared = self._renewal.build(config)
+            self._prepared = self._overrides.build(config)
         except (OSError, ValueError) as error:  # a file that was there when it was checked
             raise ConfigError((Problem(str(self._path), 0, 0, "", str(error)),), config.files) from None
         return config
 
-    def _apply(self, config: Config) -> None:
-        """Put a reloaded configuration in force; what cannot change without a restart stays, with a warning."""
+    def _apply(self, _config: Config) -> None:
+        """Put a reloaded configuration in force, with what rows change of it."""
         built, self._prepared = self._prepared, None
         assert built is not None  # noqa: S101 - the watch prepares before it applies
-        needs_restart = restart_keys(self.live.snapshot.config, config)
+        self._put(built)
+
+    def _put(self, built: Built) -> None:
+        """Put a configuration in force; what cannot change without a restart stays, with a warning."""
+        needs_restart = restart_keys(self.live.snapshot.config, built.config)
         if needs_restart:
             self._log.warning("restart needed", keys=needs_restart)
+        self._overrides.swap(built)
+        if self._started:
+            self._configure(built.config)
+            self._log.info(
+                "configuration in force", generation=built.snapshot.generation, servers=len(built.config.servers)
+            )
+
+    def _configure(self, config: Config) -> None:
+        """Tell everyone who does not look at the snapshot."""
         log.configure(config.log.level, config.log.format, self._stream)
         self._listener.configure(config.listen)
-        self._renewal.swap(built)
         self._backend.bans.configure(policy_of(config))
         self._protection.configure(config)
         self._records.configure(config)
-        generation = self.live.snapshot.generation
-        self.metrics.reloaded(generation, time.time())
+        self.metrics.reloaded(self.live.snapshot.generation, time.time())
         self.readiness.set("config", True)
-        self._log.info("configuration in force", generation=generation, servers=len(config.servers))
 
     def _report(self, error: ConfigError) -> None:
         """A configuration that cannot be used: the one in force goes on serving."""

@@ -40,7 +40,7 @@ from proxy.store.peppers import pepper_ring
 from proxy.store.registry_file import RegistryFile
 
 if TYPE_CHECKING:
-    from proxy.background.renewal import Renewal
+    from proxy.background.overrides import Overrides
     from proxy.background.supervisor import Step
     from proxy.config.models import Config
     from proxy.dataplane.admission import Freshness
@@ -123,7 +123,7 @@ class Backend:
         database = self._stores.database
         return families(self._freshness, database, self.limiter, self._rules, self.bans, self.violations)
 
-    async def start(self, renewal: Renewal) -> None:
+    async def start(self, renewal: Overrides) -> None:
         """Start the databases, and put the rows in force: those of PostgreSQL, else those of the last copy on disk.
 
         Raises EmbeddedError and MigrationError when an embedded database is no use, OSError for the state directory.
