@@ -70,6 +70,13 @@ class Archive:
         if free < size // _SHARE_NEEDED:
             raise NoRoom("there is not enough room in the archive directory")
 
+    async def find(self, table: str, partition: str, origin: str) -> Archived | None:
+        """A sound file of these rows that is there already. Raises NoRoom."""
+        try:
+            return (await asyncio.to_thread(self._place, table, partition, origin))[1]
+        except OSError as error:
+            raise NoRoom(f"the archive cannot be read: {os.strerror(error.errno or 0)}") from None
+
     async def put(
         self, table: str, partition: str, origin: str, batches: AsyncIterator[list[str]], heads: Sequence[str] = ()
     ) -> Archived:

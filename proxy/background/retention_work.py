@@ -173,23 +173,27 @@ class Work:
         if archive and self._archive is None:
             raise NoRoom(_NO_ARCHIVE)
         async with turn(self._database) as session:
-            rows = await store.rows_of(session, former, exactly=archive)
             if archive and self._archive is not None:
-                archived = await self._put(session, former, rows, self._archive)
+                archived = await self._put(session, former, self._archive)
                 self._count_archived(archived.rows, archived.bytes)
+                rows = archived.rows
+            else:
+                rows = await store.rows_of(session, former, exactly=False)
             dropped = await store.drop(session, former)
         if dropped:
             self.done.dropped_partitions += 1
             self._count(SYSTEM_TENANT, rows)
 
-    async def _put(self, session: Session, former: Retired, rows: int, archive: Archive) -> Archived:
+    async def _put(self, session: Session, former: Retired, archive: Archive) -> Archived:
         """The audit trail goes with its signed heads, in the form that can be verified."""
-        origin = f"{former.oid} of {rows} rows"
-        if former.table != retention_trail.TABLE:
-            return await archive.put(former.table, former.partition, origin, store.lines(session, former))
+        table, partition, origin = former.table, former.partition, str(former.oid)
+        known = await archive.find(table, partition, origin)
+        if known is not None and known.rows != await store.rows_of(session, former, exactly=True):
+            origin = f"{origin} on {self._today:%Y-%m-%d}"  # another database uses this directory, too
+        if table != retention_trail.TABLE:
+            return await archive.put(table, partition, origin, store.lines(session, former))
         heads = await retention_trail.heads(session, former)
-        lines = retention_trail.lines(session, former)
-        return await archive.put(former.table, former.partition, origin, lines, heads)
+        return await archive.put(table, partition, origin, retention_trail.lines(session, former), heads)
 
     # --- rows ---------------------------------------------------------------------------------------------------
 

@@ -55,6 +55,8 @@ async def test_what_was_archived_is_not_written_again(tmp_path: Path) -> None:
     archive = Archive(tmp_path)
     made = await archive.put("t", "p", "7", batches(["a"]))
     assert await archive.put("t", "p", "7", never()) == made
+    assert await archive.find("t", "p", "7") == made
+    assert await archive.find("t", "p", "8") is None
     path = tmp_path / made.file
     path.write_bytes(path.read_bytes()[:-1])
     assert not is_sound(path, made)

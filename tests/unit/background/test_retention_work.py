@@ -115,6 +115,21 @@ async def test_rows_are_archived_before_a_partition_is_dropped(here: Aged) -> No
     )}  # fmt: skip
 
 
+async def test_a_file_of_other_rows_is_not_taken_for_these(here: Aged) -> None:
+    """A copy of the database uses the same directory: a table of the same number was archived there."""
+    here.keeps(archive=True)
+    await here.requests(4, OTHER)
+    [(oid,)] = await here.rows("SELECT $1::text::regclass::oid", here.partition(4))
+
+    async def others() -> AsyncIterator[list[str]]:
+        yield ['{"id":"other"}']
+
+    await Archive(here.archive).put("request_logs", here.partition(4), str(oid), others())
+    done = await run(here)
+    assert (done.archived_rows, done.left) == (3, [])
+    assert len(archived(here)) == 4
+
+
 async def test_the_audit_trail_is_archived_in_the_form_of_an_export(here: Aged) -> None:
     """Which can be verified; also rows that were written without a chain are there."""
     here.settings = {"archive_dir": str(here.archive), "tables": {"audit_logs": {"keep": "3d", "archive": True}}}
@@ -185,7 +200,7 @@ async def test_an_archive_that_is_full_is_noticed_before_anything_is_detached(
     assert not [name for name in await here.partitions() if "retired" in name]
 
 
-STEPS = ("retire", "rows_of", "lines", "drop", "take", "tenants_in", "record", "ran", "claim")
+STEPS = ("retire", "extents", "lines", "drop", "take", "tenants_in", "record", "ran", "claim")
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
