@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import time
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 from uuid import UUID
 
+from proxy.audit.chain import Head
 from proxy.audit.copied import Copied
 from proxy.audit.findings import Finding
 from proxy.audit.heads import Verifies, believed
 from proxy.audit.signing import BadKey, public_keys
-from proxy.audit.verify import SIGNED, Report, Trail
+from proxy.audit.verify import SIGNED, Place, Report, Trail
 from proxy.commands import audit_files
 from proxy.commands.audit import own_key
 from proxy.commands.audit_arguments import span
@@ -80,8 +81,6 @@ async def verify_database(reader: Reader, asked: Range, keys: Mapping[str, Verif
     report, tenant = Report(), await reader.tenant_id(asked.tenant)
     async for since, until in portions(reader, asked, tenant):
         await Portion(reader, asked, tenant, since, until).verify(keys, report)
-    for name, segment, previous in await reader.orphans(asked.since, asked.until, tenant):
-        report.add(Finding("orphaned", name, segment, 0, 0, previous))
     return report
 
 
@@ -95,22 +94,45 @@ class Portion:
     async def verify(self, keys: Mapping[str, Verifies], report: Report) -> None:
         """Add what is found. Raises Unavailable, Rejected."""
         known = await self._reader.heads(self._since - DAY, self._until, self._tenant)
-        chosen = [kept for kept in known if self._is_ours(kept)]
-        trail, places = Trail(), {_place(kept) for kept in chosen}
-        for place in places:
+        signed = list(believed(_claims(known), keys, report))
+        spans = {_place(kept): kept.span for kept in known if self._is_ours(kept)}
+        ours = [head for head in signed if (head.tenant, head.segment) in spans]
+        # Who forges a head keeps nobody from looking at the rows.
+        others = {(head.tenant, head.segment) for head in signed} - spans.keys()
+        trail = Trail()
+        for place in {_place(kept) for kept in known} - others:
             trail.strand(place, (), SIGNED)
-        for head in believed(((kept.head, kept.key_id, kept.signature) for kept in chosen), keys, report):
+        for head in ours:
             trail.strand((head.tenant, head.segment), [head])
-        rows = Copied(trail, {_place(kept) for kept in known} - places, (_micros(self._since), _micros(self._until)))
-        since = min([self._since, *(kept.span[0] for kept in chosen)])
-        until = max([self._until, *(kept.span[1] for kept in chosen)])
+        rows = Copied(trail, others, (_micros(self._since), _micros(self._until)))
+        times = [spans[head.tenant, head.segment] for head in ours]
+        since, until = (
+            min([self._since, *(span[0] for span in times)]),
+            max([self._until, *(span[1] for span in times)]),
+        )
         wanted = Wanted(since, until, str(self._tenant) if self._tenant is not None else None)
         await self._reader.rows(wanted, rows.feed, ordered=False)
         if trail.scattered:
-            await self._read_again(wanted, trail, {_place(kept): kept for kept in chosen}, keys)
+            await self._read_again(wanted, trail, {(head.tenant, head.segment): head for head in ours})
         trail.report(report, _micros(datetime.now(UTC) - _SETTLED))
         for name, count in rows.unchained.items():
             report.add(Finding("unchained", name, "", 0, count), count)
+        await self._find_orphans(ours, {(head.tenant, head.segment) for head in signed if head.is_final}, keys, report)
+
+    async def _find_orphans(
+        self, ours: Sequence[Head], ended: Collection[Place], keys: Mapping[str, Verifies], report: Report
+    ) -> None:
+        """Tell of segments that name one before them which was not ended, although there are still older ones."""
+        gone = {(head.tenant, head.previous): head for head in ours if head.previous is not None}
+        gone = {place: head for place, head in gone.items() if place not in ended}
+        if gone:
+            for head in believed(_claims(await self._reader.finals(gone)), keys, report):
+                gone.pop((head.tenant, head.segment), None)
+        oldest = await self._reader.oldest({tenant for tenant, _ in gone}) if gone else {}
+        for (tenant, previous), head in sorted(gone.items()):
+            first = _EPOCH + head.first_us * _MICROSECOND
+            if oldest[tenant] < first.replace(hour=0, minute=0, second=0, microsecond=0):
+                report.add(Finding("orphaned", tenant, head.segment, 0, 0, previous))
 
     def _is_ours(self, kept: KeptHead) -> bool:
         """Each segment is of one portion: that of its last head, or the first or last one if that is outside."""
@@ -118,24 +140,22 @@ class Portion:
             return self._since == self._asked.since and kept.span[1] > self._since
         return kept.last < self._until or self._until == self._asked.until
 
-    async def _read_again(
-        self, wanted: Wanted, trail: Trail, heads: Mapping[tuple[str, str], KeptHead], keys: Mapping[str, Verifies]
-    ) -> None:
+    async def _read_again(self, wanted: Wanted, trail: Trail, heads: Mapping[Place, Head]) -> None:
         """Read segments whose rows lie too far from their order once more, in order."""
-        ordered, silent = Trail(), Report()  # a head that is not believed was told already
-        places = sorted(trail.scattered)
+        ordered, places = Trail(), sorted(trail.scattered)
         for place in places:
-            ordered.strand(place)
-        kept = [heads[place] for place in places if place in heads]
-        for head in believed(((each.head, each.key_id, each.signature) for each in kept), keys, silent):
-            ordered.strand((head.tenant, head.segment), [head])
+            ordered.strand(place, [heads[place]] if place in heads else (), SIGNED)
         rows = Copied(ordered, (), (0, 0))
         await self._reader.rows_of(wanted, [segment for _, segment in places], rows.feed)
         trail.scattered.clear()
         trail.merge(ordered)
 
 
-def _place(kept: KeptHead) -> tuple[str, str]:
+def _claims(known: Iterable[KeptHead]) -> Iterator[tuple[Head, str | None, bytes | None]]:
+    return ((kept.head, kept.key_id, kept.signature) for kept in known)
+
+
+def _place(kept: KeptHead) -> Place:
     return kept.head.tenant, kept.head.segment
 
 

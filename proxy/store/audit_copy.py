@@ -7,7 +7,7 @@ one reader is told is of one moment. It reads as the admin plane, of all tenants
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -46,20 +46,20 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 _SELECT: Final = f"SELECT {COPIED} FROM audit_logs AS a"  # noqa: S608 - names of our own
-#: The last head of each place that has rows within a span.
-_HEADS: Final = """/* audit.heads */ SELECT DISTINCT ON (tenant_id, segment) tenant_id::text, segment, row_count,
-is_final, head, first_ts, last_ts, previous, key_id, signature FROM audit_heads
-WHERE last_ts >= $1 AND first_ts < $2 AND ($3::uuid IS NULL OR tenant_id = $3)
-ORDER BY tenant_id, segment, row_count DESC, is_final DESC"""
+#: Infinite times, which Python has not and nobody signed, are as far as possible.
+_HEAD: Final = """h.tenant_id::text, h.segment, h.row_count, h.is_final, h.head,
+greatest(timestamptz '0002-01-01 00:00Z', h.first_ts) AS first_ts,
+least(timestamptz '9999-01-01 00:00Z', h.last_ts) AS last_ts, h.previous, h.key_id, h.signature"""
+_HEADS: Final = f"""/* audit.heads */ SELECT DISTINCT ON (h.tenant_id, h.segment) {_HEAD} FROM audit_heads AS h
+WHERE h.last_ts >= $1 AND h.first_ts < $2 AND ($3::uuid IS NULL OR h.tenant_id = $3)
+ORDER BY h.tenant_id, h.segment, h.row_count DESC, h.is_final DESC"""  # noqa: S608 - columns of our own
 _PLACES: Final = """/* audit.places */ SELECT count(DISTINCT (tenant_id, segment)) FROM audit_heads
 WHERE last_ts >= $1 AND first_ts < $2 AND ($3::uuid IS NULL OR tenant_id = $3)"""
-#: Places whose predecessor has no final head although there are still older ones of the tenant.
-_ORPHANS: Final = """/* audit.orphans */ SELECT DISTINCT h.tenant_id::text, h.segment, h.previous FROM audit_heads AS h
-WHERE h.last_ts >= $1 AND h.last_ts < $2 AND ($3::uuid IS NULL OR h.tenant_id = $3) AND h.previous IS NOT NULL
-AND NOT EXISTS (SELECT FROM audit_heads AS p WHERE p.tenant_id = h.tenant_id AND p.segment = h.previous AND p.is_final)
-AND EXISTS (SELECT FROM audit_heads AS o WHERE o.tenant_id = h.tenant_id
-    AND o.last_ts < date_trunc('day', h.first_ts, 'UTC'))
-ORDER BY 1, 2"""
+_FINALS: Final = f"""/* audit.finals */ SELECT {_HEAD} FROM audit_heads AS h
+JOIN unnest($1::uuid[], $2::text[]) AS n (tenant_id, segment) ON h.tenant_id = n.tenant_id AND h.segment = n.segment
+WHERE h.is_final ORDER BY h.tenant_id, h.segment, h.row_count"""  # noqa: S608 - columns of our own
+_OLDEST: Final = """/* audit.oldest */ SELECT tenant_id::text, min(last_ts) AS oldest FROM audit_heads
+WHERE tenant_id = ANY ($1::uuid[]) AND last_ts >= '0002-01-01 00:00Z' GROUP BY tenant_id"""
 _TENANT: Final = "/* audit.tenant */ SELECT id FROM tenants WHERE slug = $1"
 
 
@@ -106,10 +106,14 @@ class Reader:
         """How many heads `heads` would give."""
         return int((await self._fetch(_PLACES, since, until, tenant))[0]["count"])
 
-    async def orphans(self, since: datetime, until: datetime, tenant: UUID | None) -> list[tuple[str, str, str]]:
-        """Tenants and segments that name a segment before them which was never ended, and that segment."""
-        rows = await self._fetch(_ORPHANS, since, until, tenant)
-        return [(row["tenant_id"], row["segment"], row["previous"]) for row in rows]
+    async def finals(self, places: Collection[tuple[str, str]]) -> list[KeptHead]:
+        """The final heads of these tenants' segments, from whenever they are; more than one of each if forged."""
+        tenants, segments = [tenant for tenant, _ in places], [segment for _, segment in places]
+        return [_head(row) for row in await self._fetch(_FINALS, tenants, segments)]
+
+    async def oldest(self, tenants: Collection[str]) -> dict[str, datetime]:
+        """When the oldest segment ended of which these tenants have a head."""
+        return {row["tenant_id"]: row["oldest"] for row in await self._fetch(_OLDEST, list(tenants))}
 
     async def rows(self, wanted: Wanted, take: Callable[[bytes], None], *, ordered: bool) -> None:
         """Give rows to `take`, as lines of COPY in blocks that end anywhere; `wanted.tenant` is an id. `ordered`: by

@@ -88,6 +88,35 @@ def test_heads_that_are_gone_or_forged_are_told(auditor: Auditor) -> None:
     assert told(auditor.verified(*DAY)) == [("forged", ZETA, 14), ("headless", ACME, 0)]
 
 
+@pytest.mark.parametrize(
+    "time", ["'-infinity', 'infinity'", "'2026-11-21', '2026-11-22 05:00Z'", "'2000-01-01', now()"]
+)
+def test_a_forged_head_hides_nothing(auditor: Auditor, time: str) -> None:
+    """Wherever it says that the rows are: it is told, and so is what was done to them."""
+    auditor.change(f"DELETE FROM audit_logs WHERE {ROW}")
+    auditor.change(
+        "INSERT INTO audit_heads (tenant_id, segment, row_count, is_final, head, first_ts, last_ts)"
+        f" VALUES ('{ACME}', 'one/1', 1000, true, sha256('x'), {time})"
+    )
+    findings = told(auditor.verified(*DAY))
+    assert ("forged", ACME, 1000) in findings
+    assert ("missing", ACME, 5) in findings
+
+
+def test_a_forged_end_does_not_stand_for_a_segment_that_is_gone(auditor: Auditor) -> None:
+    """Not even from a time that nobody asked about."""
+    rows = [record(number, ACME) for number in range(1000, 1010)]
+    lines, (head,) = trail_of([row | {"timestamp": row["timestamp"].replace("-22T", "-24T")} for row in rows], "one/9")
+    waited(lambda: add_lines(owner_dsn(auditor.database), lines))
+    waited(lambda: add_signed(owner_dsn(auditor.database), [replace(head, previous="one/8")]))
+    auditor.change(
+        "INSERT INTO audit_heads (tenant_id, segment, row_count, is_final, head, first_ts, last_ts)"
+        f" VALUES ('{ACME}', 'one/8', 10, true, sha256('x'), '2000-01-01', '2000-01-02')"
+    )
+    report = auditor.verified("--since", "2026-11-24", "--until", "2026-11-25")
+    assert told(report) == [("forged", ACME, 10), ("orphaned", ACME, 0)]
+
+
 def test_a_row_without_a_chain_is_told(auditor: Auditor) -> None:
     """Somebody added it beside the proxy."""
     auditor.change(

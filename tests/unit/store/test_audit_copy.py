@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import orjson
@@ -93,25 +93,31 @@ async def test_the_last_head_of_each_segment_is_read(name: str) -> None:
         assert kept[0].span[1] - kept[0].span[0] < timedelta(seconds=1)
 
 
-async def test_a_segment_that_was_ended_is_no_orphans_parent(name: str) -> None:
-    """One that is gone is, while there is anything older of the tenant."""
-    heads = await add_trail(owner_dsn(name))
-    day_us = 86_400_000_000
-    later = replace(
-        heads[0],
-        segment="one/2",
-        previous="one/1",
-        first_us=heads[0].first_us + day_us,
-        last_us=heads[0].last_us + day_us,
+async def test_final_heads_are_found_whenever_they_are_from(name: str) -> None:
+    """By tenant and segment; an open one is none."""
+    acme, zeta = await add_trail(owner_dsn(name))
+    await add_signed(owner_dsn(name), [replace(acme, segment="two/1", is_final=False)])
+    async with reading(login_dsn(name)) as reader:
+        found = await reader.finals([(ACME, "one/1"), (ZETA, "one/9"), (ACME, "two/1")])
+        assert [kept.head for kept in found] == [acme]
+        oldest = await reader.oldest([ACME, ZETA])
+    assert oldest == {ACME: _at(acme.last_us), ZETA: _at(zeta.last_us)}
+
+
+def _at(us: int) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=us)
+
+
+async def test_heads_of_endless_times_are_read(name: str) -> None:
+    """Nobody signs such a thing, but anybody who can write to the database may add it."""
+    await execute(
+        owner_dsn(name),
+        "INSERT INTO audit_heads (tenant_id, segment, row_count, is_final, head, first_ts, last_ts)"
+        f" VALUES ('{ACME}', 'one/1', 5, true, '\\x00', '-infinity', 'infinity')",
     )
-    await add_signed(owner_dsn(name), [later, replace(later, tenant=ZETA, previous="one/0")])
-    until = EVENING + timedelta(days=1)
     async with reading(login_dsn(name)) as reader:
-        assert await reader.orphans(MORNING, until, None) == [(ZETA, "one/2", "one/0")]
-        assert await reader.orphans(MORNING, EVENING, None) == []
-    await execute(owner_dsn(name), "DELETE FROM audit_heads WHERE segment = 'one/1' AND tenant_id = $1", ACME)
-    async with reading(login_dsn(name)) as reader:
-        assert await reader.orphans(MORNING, until, None) == [(ZETA, "one/2", "one/0")]
+        (kept,) = await reader.heads(MORNING, EVENING, None)
+    assert (kept.span[0].year, kept.span[1].year) == (2, 9999)
 
 
 async def test_whole_segments_are_read_beyond_the_time(name: str) -> None:
