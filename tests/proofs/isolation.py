@@ -110,6 +110,7 @@ class World:
             await self.owner.execute(tenant.rows)
             for table in ("api_keys", "api_tokens", "maintenance_windows", "performance_alerts"):
                 await self.owner.execute(f"UPDATE {table} SET id = tenant_id WHERE tenant_id = $1", tenant.id)
+        await self.owner.execute("UPDATE audit_logs SET segment = 's'")  # that of the heads
         tables = await readable(self.owner, "app")
         self._look = "/* proof.look */ " + " UNION ALL ".join(
             f"SELECT '{table}', count({column}), count({column}) FILTER (WHERE {column} IS DISTINCT FROM $1::uuid)"

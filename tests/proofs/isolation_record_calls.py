@@ -9,7 +9,17 @@ from uuid import UUID, uuid4
 import orjson
 
 from proxy.audit.chain import Chains, Head
-from proxy.store import alerts, audit_search, incidents, records, retention, retention_policies, system_configs, traffic
+from proxy.store import (
+    alerts,
+    audit_search,
+    incidents,
+    records,
+    retention,
+    retention_policies,
+    retention_trail,
+    system_configs,
+    traffic,
+)
 from proxy.store.alerts import EpisodeRow
 from proxy.store.audit_search import Wanted
 from proxy.store.database import Session
@@ -178,8 +188,15 @@ def _former(number: int) -> Retired:
 
 
 async def _rows_of(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
-    count = await retention.rows_of(session, _former(number))
+    count = await retention.rows_of(session, _former(number), exactly=True)
     return [Shown(_extent(number).table, "", aim.id)] * count
+
+
+async def _heads(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
+    """Of the trail itself, in which a tenant may read, or of what only the admin plane may."""
+    name = "audit_logs_default" if number % 2 else "audit_logs"
+    told = map(orjson.loads, await retention_trail.heads(session, Retired("audit_logs", name, "", 0, 0)))
+    return [Shown("audit_heads", row["segment"], row["tenant_id"]) for row in told]
 
 
 async def _drop(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
@@ -277,6 +294,7 @@ OPERATING: Final[dict[str, Call]] = {
     "retention.retire": _retire,
     "retention.rows_of": _rows_of,
     "retention.drop": _drop,
+    "retention_trail.heads": _heads,
     "retention.delete": _delete,
     "retention.take": _take,
     "retention.claim": _claim,

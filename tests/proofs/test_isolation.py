@@ -7,6 +7,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 import proxy.store
 from proxy.store import learned
 from proxy.store.database import Session
-from tests.proofs.isolation import Findings, Length, World, run
+from tests.proofs.isolation import EXPECTED, Findings, Length, World, run
 from tests.proofs.isolation_calls import CALLS, LEARNING, TENANTS, Tenant
 
 ACME, OTHER, SYSTEM = TENANTS
@@ -71,6 +72,16 @@ def test_every_function_of_the_store_that_takes_a_session_is_called() -> None:
             if ours and any(each.annotation == "Session" for each in inspect.signature(function).parameters.values()):
                 taking.add(f"{module.name}.{name}")
     assert taking == set(CALLS)
+
+
+async def test_every_call_is_one_that_the_function_takes(world: World) -> None:
+    """It may be refused, in one of the ways that callers reckon with."""
+    for name in CALLS:
+        for number in range(2):
+            with suppress(*EXPECTED):
+                async with world.database.tenant(ACME.id) as session:
+                    await world.call(session, name, ACME, OTHER, number)
+    assert world.found.foreign_rows == 0
 
 
 # --- queries without their conditions -------------------------------------------------------------------------------
