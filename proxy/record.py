@@ -36,9 +36,11 @@ from proxy.dataplane.recorder import Recorder
 from proxy.dataplane.resolver import Resolver
 from proxy.dataplane.scrutiny import Scrutiny
 from proxy.dataplane.tally import Tally
+from proxy.dataplane.tracer import Tracer
 from proxy.record_metrics import spool_families
 from proxy.spool.journal import STEP_S as SYNC_S
 from proxy.spool.journal import Bounds, Journal
+from proxy.tracing import Spans, open_spans
 
 if TYPE_CHECKING:
     from proxy.backend import Backend
@@ -80,6 +82,7 @@ class Records:
         self._journal: Journal | None = None
         self._shipper: Shipper | None = None
         self._retention: Retention | None = None
+        self._spans: Spans | None = None
         self.incidents = Incidents(None, backend.ids, time.time)
         self._rows: TrafficRows
         self._traffic: Traffic
@@ -90,6 +93,9 @@ class Records:
         backend, live = self._backend, process.live
         self._process = process
         database, clocks = backend.database, Clocks(time.time, time.monotonic)
+        if config.tracing is not None:
+            self._spans = open_spans(config.tracing, backend.instance)
+            self.recorder.tracer = Tracer(config.tracing, self._spans.add, clocks.monotonic)
 
         def servers() -> Mapping[str, Upstream]:
             return live.snapshot.upstreams
@@ -166,6 +172,8 @@ class Records:
             yield from shipping.families(self._shipper)
         if self._retention is not None:
             yield from self._retention.families()
+        if self._spans is not None:
+            yield from self._spans.families()
 
     async def finish(self) -> None:
         """Write the last rows, and ship the rest of the spool; what PostgreSQL does not take stays on disk."""
@@ -175,6 +183,8 @@ class Records:
                 await self._rows.finish()
                 await self.incidents.finish()
         await self._alerting.finish()
+        if self._spans is not None:
+            await self._spans.close(_LAST_SUMS_S)
         if self._journal is not None and self._shipper is not None:
             await self._journal.close(remove=await self._shipper.finish(_LAST_ROWS_S))
 

@@ -21,6 +21,7 @@ from proxy.store.accounts import Rejected
 from proxy.store.child_server import EmbeddedError
 from proxy.store.migrate import MigrationError
 from proxy.store.pool import Unavailable
+from proxy.tracing import TracingUnavailable
 
 if TYPE_CHECKING:
     from proxy.config.models import Config
@@ -55,7 +56,7 @@ def serve(path: Path) -> int:
     except OSError as error:
         print(f"mcp-manager: cannot start: {error.strerror or error}", file=sys.stderr)
         return _MISUSED
-    except (EmbeddedError, MigrationError, Rejected, Unavailable) as error:
+    except (EmbeddedError, MigrationError, Rejected, TracingUnavailable, Unavailable) as error:
         print(f"mcp-manager: cannot start: {error}", file=sys.stderr)
         return _MISUSED
     finally:

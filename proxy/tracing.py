@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
+from proxy.dataplane.facts import target_of
 from proxy.log import printable
 from proxy.metrics import Family
 
@@ -33,7 +34,7 @@ _LONGEST: Final = 128
 _MOST_ADDRESSES: Final = 1000
 #: What the target of a message is called (semantic conventions for MCP), and whether it belongs into the name.
 _TARGETS: Final = {
-    "tool": "gen_ai.tool.name", "prompt": "gen_ai.prompt.name", "resource": "mcp.resource.uri", "task": "mcp.task.id"
+    "tool": "gen_ai.tool.name", "prompt": "gen_ai.prompt.name", "resource": "mcp.resource.uri"
 }  # fmt: skip
 _NAMED: Final = frozenset(("tool", "prompt"))
 
@@ -156,8 +157,9 @@ def _of_request(ctx: RequestContext, outcome: str) -> Mapping[str, Any]:
     }  # fmt: skip
     if message is not None and message.method:
         told["mcp.method.name"] = printable(message.method, _LONGEST)
-        if message.target_kind in _TARGETS:
-            told[_TARGETS[message.target_kind]] = printable(message.target, _LONGEST)
+        target = target_of(message)
+        if target is not None and message.target_kind in _TARGETS:
+            told[_TARGETS[message.target_kind]] = target
     more = {
         "mcp.protocol.version": ctx.revision,
         "mcp_manager.request_id": ctx.id,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import structlog
 import yaml
 
 from proxy.app import App
@@ -24,7 +26,9 @@ LANES: dict[str, Callable[[Pipeline], Lane]] = {"aiohttp": AiohttpLane}
 
 @contextlib.asynccontextmanager
 async def running_app(config: dict[str, Any], lane: str = "aiohttp") -> AsyncIterator[tuple[App, int]]:
-    """An `App` that serves, and its data port."""
+    """An `App` that serves, and its data port. Logging is global: it is left as it was found."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
     with tempfile.TemporaryDirectory(prefix="mcp-manager-") as directory, open(os.devnull, "wb") as sink:
         path = Path(directory, "config.yaml")
         path.write_text(yaml.dump({"listen": {"port": 0}, "admin": {"port": 0}, **config}, Dumper=Plain))
@@ -36,3 +40,6 @@ async def running_app(config: dict[str, Any], lane: str = "aiohttp") -> AsyncIte
         finally:
             await app.stop()
             stream.close()
+            structlog.reset_defaults()
+            root.handlers[:] = handlers
+            root.setLevel(level)

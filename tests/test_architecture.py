@@ -36,7 +36,7 @@ MAY_IMPORT: Final = {
     "__main__": {"cli"},
     "cli": {"serving", "client_config", "commands"} | FLOOR,
     "commands": {"background", "client_config", "dataplane", "spool", "store"} | FLOOR,
-    "serving": {"app", "store"} | FLOOR,
+    "serving": {"app", "store", "tracing"} | FLOOR,
     "client_config": FLOOR,
     "app": {"admin", "backend", "background", "drain", "dataplane", "protection", "record", "store", "spool"} | FLOOR,
     "protection": {"background", "dataplane", "protection_metrics", "store"} | FLOOR,

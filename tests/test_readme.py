@@ -20,7 +20,7 @@ README: Final = (ROOT / "README.md").read_text()
 PAGES: Final = sorted(
     path for pattern in ("*.md", "docs/*.md", "deploy/*.md", "benchmarks/*.md") for path in ROOT.glob(pattern)
 )
-ENVIRONMENT: Final = {"GITHUB_TOKEN": "t0ken"}
+ENVIRONMENT: Final = {"GITHUB_TOKEN": "t0ken", "PASSWORD": "s3cret", "HOOK_SECRET": "a secret of thirty-two characters"}
 
 
 def blocks(language: str, text: str = README) -> list[str]:

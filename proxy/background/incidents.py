@@ -187,7 +187,8 @@ class Incidents:
             return
         now = self._wall()
         row = EventRow(
-            self._ids.new(), now, known[1], known[0], severity, who[0], who[1], description, facts, who[2], self._instance,
+            self._ids.new(), now, known[1], known[0], severity, who[0], who[1], description, facts, who[2],
+            self._instance,
         )  # fmt: skip
         self._groups[int(now) // _MINUTE_S, known] = _Group(row, 1, now)
 

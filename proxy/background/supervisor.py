@@ -81,8 +81,8 @@ class Supervisor:
         max_one_shots: int = _MAX_ONE_SHOTS,
         rng: Callable[[], float] = random.random,
     ) -> None:
-        """`on_step(loop, unix time, success)` is told of every step: the metrics; `on_failure(name, error)` of steps and
-        one-shots that fail."""
+        """`on_step(loop, unix time, success)` is told of every step: the metrics; `on_failure(name, error)` of
+        steps and one-shots that fail."""
         self._log = log
         self._clock = clock or Clock()
         self._on_step = on_step

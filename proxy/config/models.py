@@ -32,6 +32,7 @@ from proxy.config.resilience import (
 from proxy.config.retention import Retention
 from proxy.config.routes import Affinity, Mirror, Route, RouteServer, When
 from proxy.config.stores import Postgres, Redis, Registry
+from proxy.config.tracing import Tracing
 from proxy.config.units import Duration, PositiveDuration, Size
 
 __all__ = [
@@ -198,6 +199,8 @@ class Config(Model):
     """What is kept of requests."""
     retention: Retention = Retention()
     """How long it is kept."""
+    tracing: Tracing | None = None
+    """Where traces go; absent: nowhere."""
     alerts: Alerts = Alerts()
     """When somebody is to be told."""
     retry_budget: RetryBudget = RetryBudget()
@@ -249,5 +252,6 @@ def restart_keys(old: Config, new: Config) -> list[str]:
         ("redis", old.redis, new.redis),
         ("record.spool", old.record.spool, new.record.spool),
         ("state_dir", old.state_dir, new.state_dir),
+        ("tracing", old.tracing, new.tracing),
     ]
     return [name for name, before, after in pairs if before != after]

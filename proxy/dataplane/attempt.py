@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from proxy.dataplane.parts import Parts
     from proxy.dataplane.queueing import RequestQueue
     from proxy.dataplane.retries import RetryBudget
+    from proxy.dataplane.tracer import AttemptSpan
     from proxy.dataplane.upstream import Upstream
     from proxy.errors import Refusal
 
@@ -48,7 +49,7 @@ class Lease:
 class Attempt:
     """Holds what `enter` took."""
 
-    __slots__ = ("_ended", "_queue", "_streams", "_ticket", "_upstream", "lease")
+    __slots__ = ("_ended", "_queue", "_streams", "_ticket", "_upstream", "lease", "span")
 
     def __init__(self, upstream: Upstream, queue: RequestQueue | None, ticket: int, *, opens: bool = False) -> None:
         """`opens`: a stream is asked for, which counts among the streams at once."""
@@ -60,6 +61,8 @@ class Attempt:
         self._ended = False
         #: Of a retry.
         self.lease: Lease | None = None
+        #: Of its trace.
+        self.span: AttemptSpan | None = None
         upstream.in_flight += 1
         upstream.open_streams += opens
 
@@ -69,6 +72,8 @@ class Attempt:
         self._ticket = 0
         if self.lease is not None:
             self.lease.end()
+        if self.span is not None:
+            self.span.answered(status)
         if status in _FAILURES:
             upstream.breaker.failed(ticket, "upstream_5xx", _retry_after_s(headers))
             upstream.health.passive(False)
@@ -80,6 +85,8 @@ class Attempt:
 
     def failed(self, error: Refusal) -> None:
         """It ended without an answer. What came after the head, and what is the client's fault, says nothing."""
+        if self.span is not None:
+            self.span.failed(error)
         if self._ticket and isinstance(error, ConnectFailed | UpstreamFailed | UpstreamTimeout):
             ticket, self._ticket = self._ticket, 0
             self._upstream.breaker.failed(ticket, origin_of(error))
@@ -96,6 +103,8 @@ class Attempt:
         if self._ended:
             return
         self._ended = True
+        if self.span is not None:
+            self.span.end()
         upstream = self._upstream
         upstream.in_flight -= 1
         upstream.open_streams -= self._streams
@@ -130,7 +139,14 @@ async def enter(ctx: RequestContext, upstream: Upstream, parts: Parts) -> Attemp
         if queue is not None:
             queue.leave()
         raise circuit_open(upstream.breaker.retry_after_s)
-    return Attempt(upstream, queue, ticket, opens=opens)
+    attempt = Attempt(upstream, queue, ticket, opens=opens)
+    attempt.span = _span(ctx, upstream, parts)
+    return attempt
+
+
+def _span(ctx: RequestContext, upstream: Upstream, parts: Parts) -> AttemptSpan | None:
+    tracer = parts.recorder.tracer if parts.recorder is not None else None
+    return tracer.attempt(ctx, upstream) if tracer is not None else None
 
 
 def _check_streams(upstream: Upstream, taken: RequestQueue | None = None) -> None:

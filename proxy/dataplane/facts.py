@@ -212,13 +212,13 @@ def refused_early(refusal_reason: str, detail: str, status: int, peer: str) -> d
 def _target(message: Message, envelope: Envelope | None) -> str | None:
     """The tool, prompt or resource asked for; of a batch what each message asks, since the first may be harmless."""
     if envelope is None or not envelope.batch:
-        return _one_target(message)
-    named = [f"{each.method} {_one_target(each) or ''}".strip() for each in envelope.messages[:_MOST_NAMED]]
+        return target_of(message)
+    named = [f"{each.method} {target_of(each) or ''}".strip() for each in envelope.messages[:_MOST_NAMED]]
     more = len(envelope.messages) - len(named)
     return printable("; ".join([*named, f"and {more} more"] if more > 0 else named), 4 * _TARGET_CHARS)
 
 
-def _one_target(message: Message) -> str | None:
+def target_of(message: Message) -> str | None:
     """A resource's URI loses its user, query and fragment, where secrets are; a task's id is left out, because whoever
     knows it may read the task (MCP 2025-11-25, tasks, "Security")."""
     kind, target = message.target_kind, message.target

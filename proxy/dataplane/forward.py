@@ -183,6 +183,8 @@ async def _send(ctx: RequestContext, upstream: Upstream, attempt: Attempt, parts
     if head.method == "GET" and upstream.config.transport == "sse":
         ctx.endpoint = EndpointEvent(ctx)
     headers = request_headers(ctx, upstream)
+    if attempt.span is not None:
+        headers = attempt.span.fields(headers)
     target = ctx.target or upstream.target_with(head.query)
     sent_at = parts.clock()
     try:

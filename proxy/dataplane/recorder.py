@@ -17,6 +17,7 @@ from proxy.config.record import AuditGrade, Record
 from proxy.dataplane.facts import Facts, refused_early
 from proxy.errors import Blocked, InternalError, Unrecorded, UpstreamTimeout
 from proxy.log import logger
+from proxy.mcp.trace import trace_of
 
 if TYPE_CHECKING:
     from proxy.dataplane.capture import Capture
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from proxy.dataplane.exchange import Headers
     from proxy.dataplane.scrutiny import Scrutiny
     from proxy.dataplane.tally import Tally
+    from proxy.dataplane.tracer import Tracer
     from proxy.dataplane.upstream import Upstream
     from proxy.dataplane.usage import Usage
     from proxy.errors import Refusal
@@ -105,6 +107,8 @@ class Recorder:
         self.scrutiny: Scrutiny | None = None
         #: Notes what went wrong and what looks like an attack.
         self.incidents: Incidents | None = None
+        #: Follows requests through their traces; None: the client's trace is told, no more.
+        self.tracer: Tracer | None = None
 
     def begin(self, ctx: RequestContext) -> None:
         """A request begins; `record` follows in any case."""
@@ -112,6 +116,7 @@ class Recorder:
 
     def intend(self, ctx: RequestContext, upstream: Upstream) -> bool:
         """A call is about to be sent to `upstream`. Returns whether `durable` must come first. Raises Unrecorded."""
+        self._name_trace(ctx)
         journal = self.journal
         grade: AuditGrade = self._grade(ctx) if journal is not None else "none"
         ctx.grade = grade
@@ -168,6 +173,10 @@ class Recorder:
 
     def _record(self, ctx: RequestContext, now: float) -> None:
         outcome, duration_s = ctx.outcome or _outcome(ctx), now - ctx.started_at
+        if self.tracer is not None:
+            self.tracer.end(ctx, outcome)
+        elif not ctx.intended:
+            self._name_trace(ctx)
         self._count(ctx, outcome, now, duration_s)
         journal = self.journal
         if journal is None and not self.enabled:
@@ -205,6 +214,14 @@ class Recorder:
             journal.skip(tenant)
         else:  # a stranger's refusals never take the room of calls
             journal.append(line, grade if ctx.principal.id else "usage", tenant)
+
+    def _name_trace(self, ctx: RequestContext) -> None:
+        if self.tracer is not None:
+            self.tracer.begin(ctx)
+            return
+        found = trace_of(ctx.fields, ctx.envelope.traceparent if ctx.envelope is not None else "")
+        if found is not None:
+            ctx.trace_id, ctx.span_id = found.trace_id, found.span_id
 
     def _grade(self, ctx: RequestContext) -> AuditGrade:
         """That of the route, else of the tenant, else of all. A tenant's own routes can only be stricter."""

@@ -31,7 +31,10 @@ async def forward_websocket(ctx: RequestContext, upstream: Upstream, streams: St
         raise UpgradeRequired(headers=_UPGRADE)
     timeouts = upstream.config.timeouts
     target = upstream.target_with(head.query)
-    tunnel = await open_tunnel(upstream, request_headers(ctx, upstream), target, timeouts.first_byte)
+    fields = request_headers(ctx, upstream)
+    if ctx.attempt is not None and ctx.attempt.span is not None:
+        fields = ctx.attempt.span.fields(fields)
+    tunnel = await open_tunnel(upstream, fields, target, timeouts.first_byte)
     ctx.status = tunnel.status
     if ctx.attempt is not None:
         ctx.attempt.answered(tunnel.status, tunnel.headers)

@@ -16,6 +16,7 @@ from proxy.metrics import BUCKETS_S, NO_SERVER, OTHER, OUTCOMES, Metrics
 from tests.unit.background.test_pool_sizing import size_families
 from tests.unit.test_backend_metrics import backend_families
 from tests.unit.test_protection_metrics import protection_families
+from tests.unit.test_record_metrics import record_families
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0"
 KNOWN = {"tools/call", "tools/list", "initialize"}
@@ -307,7 +308,7 @@ def test_every_metric_is_documented_and_no_other() -> None:
     written = {name: (kind, set(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows}
     real = {}
     metrics = full()
-    metrics.more = lambda: [*backend_families(), *protection_families(), *size_families()]
+    metrics.more = lambda: [*backend_families(), *protection_families(), *size_families(), *record_families()]
     for family in metrics.families():
         name = f"{family.name}_total" if family.kind == "counter" else family.name
         labels = {label for suffix, _ in family.rows for label in re.findall(r'[{,](\w+)="', suffix)}
