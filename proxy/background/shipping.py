@@ -32,7 +32,7 @@ STEP_S: Final = 0.2
 _LONGEST_S: Final = 4.0
 #: Between two looks for journals of processes that are gone, seconds.
 _ORPHANS_S: Final = 2.0
-#: What was read of a segment in use is waited for this long to be on the disk, before it is shipped all the same: a
+#: What was read of a segment is waited for this long to be on the disk, before it is shipped all the same: a
 #: disk that fails is a reason to hurry.
 _DISK_S: Final = 1.0
 #: To put a journal in order that was left behind, seconds; a gibibyte takes ten or so.
@@ -54,10 +54,9 @@ class Own:
 
     async def on_disk(self, number: int) -> None:
         """A row must not outlive its record: after a crash of the host others would stand in its place."""
-        if number == self._journal.number:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_DISK_S):
-                    await self._journal.durable()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DISK_S):
+                await self._journal.durable()
 
     async def shipped(self, number: int) -> bool:
         """Whether they could be deleted."""
