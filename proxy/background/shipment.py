@@ -159,11 +159,23 @@ class Shipment:
                 )  # fmt: skip
             except OSError:
                 self._means.counts.unsaved += 1
-                return
-            self._saved = now
+                if not await self._forgotten():
+                    return
+            else:
+                self._saved = now
         self._saved_at = self._means.clock()
         if self._release and await self._origin.shipped(self._release):
             self._release = 0
+
+    async def _forgotten(self) -> bool:
+        """Whether segments may go although no checkpoint could be written: a full disk has room for one only then.
+        Without any, what is left is shipped again, which changes nothing."""
+        with suppress(OSError):
+            if self._release:
+                await self._means.aside(partial(checkpoint.forget, self._origin.path))
+                self._saved = (-1, 0)
+                return True
+        return False
 
     # --- heads ----------------------------------------------------------------------------------------------------
 

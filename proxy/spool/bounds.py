@@ -5,7 +5,7 @@ Owns these two choices of the operator as the spool knows them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 #: `strict`: the request is refused. `standard`: it waits in memory, and is refused when that is full. `usage`: counted.
@@ -28,6 +28,10 @@ class Bounds:
     """In one file."""
     ring: int = 64 << 20
     """In memory, while the disk takes nothing."""
+
+    def on(self, disk: int) -> Bounds:
+        """The same on a disk that has room for so many bytes of the spool."""
+        return replace(self, total=max(disk, 1)) if disk < self.total else self
 
     @property
     def reserve(self) -> int:

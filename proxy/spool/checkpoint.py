@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from proxy.spool.layout import CHECKPOINT, put_file
+from proxy.spool.layout import CHECKPOINT, put_file, sync_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,12 @@ def load(journal: Path) -> Checkpoint:
         return Checkpoint()
     whole = isinstance(segment, int) and isinstance(offset, int) and isinstance(chains, dict)
     return Checkpoint(segment, offset, chains) if whole and segment >= 0 and offset >= 0 else Checkpoint()
+
+
+def forget(journal: Path) -> None:
+    """Nothing was shipped of what is left of a journal, for all that is known. Blocks. Raises OSError."""
+    (journal / CHECKPOINT).unlink(missing_ok=True)
+    sync_folder(journal)
 
 
 def save(journal: Path, reached: Checkpoint) -> None:

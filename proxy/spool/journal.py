@@ -51,8 +51,9 @@ class Journal:
         """Make a journal in the spool `directory`; `wall`: seconds since 1970. Raises OSError."""
         self._spool, self._wall = directory, wall
         self._held = held.make(directory, wall)
-        self._bounds = bounds
-        self._writer = Writer(self._held.path, bounds.file)
+        size, disk = layout.measured(directory)
+        self._asked, self._bounds = bounds, bounds.on(disk)
+        self._writer = Writer(self._held.path, self._bounds.file)
         self._groups = Groups(self._writer)
         self._ring, self._tallies = Ring(bounds.ring), Tallies()
         self._ids = RecordIds(wall, os.urandom)
@@ -67,7 +68,7 @@ class Journal:
         #: Records that were written; beginnings that were refused; records that were counted instead of kept.
         self.written = self.refused = 0
         self.dropped: dict[Grade, int] = {"strict": 0, "standard": 0, "usage": 0}
-        self._seen(0, layout.bytes_of(directory))
+        self._seen(0, size, disk)
         if self._writer.roll():
             self._flow()
 
@@ -220,17 +221,18 @@ class Journal:
 
     async def _look(self) -> None:
         mark = self._writer.mark
-        self._seen(mark, await self._groups.aside(partial(layout.bytes_of, self._spool)))
+        self._seen(mark, *await self._groups.aside(partial(layout.measured, self._spool)))
 
-    def _seen(self, mark: int, size: int) -> None:
-        """The spool has so many bytes, of which our own were `mark` or more in all."""
-        self.size = size
+    def _seen(self, mark: int, size: int, disk: int) -> None:
+        """The spool has so many bytes, our own were `mark` or more in all; the disk has room for so many."""
+        self.size, self._bounds = size, self._asked.on(disk)
         self._writer.bound = mark + self._bounds.total - self._bounds.reserve - size
         if self._flows:
             self._writer.open_gate()
 
     async def _resume(self) -> None:
         """Write what waits, in its order; let new records through when nothing waits any more."""
+        self._writer.renew()
         if not self._ring and not self._tallies and not self._writer.insist(_PROBE):
             return
         count = 0

@@ -51,6 +51,12 @@ def bytes_of(spool: Path) -> int:
     return sum(size_of(path) for path in (*paths, spool / QUARANTINE))
 
 
+def measured(spool: Path) -> tuple[int, int]:
+    """Bytes of the spool, and how many it could have on its disk. Raises OSError."""
+    size, disk = bytes_of(spool), os.statvfs(spool)
+    return size, size + disk.f_bavail * disk.f_frsize
+
+
 def size_of(path: Path) -> int:
     """Bytes of a file; 0 when it is gone."""
     try:

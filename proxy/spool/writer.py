@@ -129,6 +129,11 @@ class Writer:
         self.until = 0
         return True
 
+    def renew(self) -> None:
+        """After a write that failed, begin a new segment: when the old one is shipped it can go, and make room."""
+        if self.error and not self.fresh:
+            self.roll()
+
     def _take_back(self, error: str) -> None:
         """Cut off what a write that failed may have left; a file that cannot be cut is written no more."""
         self.error = error

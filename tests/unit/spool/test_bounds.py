@@ -17,3 +17,11 @@ def test_a_large_spool_has_segments_as_they_are_asked_for() -> None:
     bounds = Bounds(total=1 << 40, segment=1 << 20)
     assert bounds.file == 1 << 20
     assert bounds.reserve == 16 << 20
+
+
+def test_a_disk_that_is_smaller_is_the_bound() -> None:
+    """It leaves the rest as it was; one without any room is no reason to divide by zero."""
+    bounds = Bounds(total=1 << 30, ring=5)
+    assert bounds.on(1 << 30) is bounds
+    assert bounds.on(1 << 20) == Bounds(total=1 << 20, ring=5)
+    assert bounds.on(0).total == 1

@@ -37,3 +37,11 @@ def test_one_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) -> Non
     with pytest.raises(OSError):
         checkpoint.save(tmp_path, Checkpoint(3, 4))
     assert checkpoint.load(tmp_path) == Checkpoint(1, 2)
+
+
+def test_one_that_is_forgotten_says_nothing_yet(tmp_path: Path) -> None:
+    """Twice is no error."""
+    checkpoint.save(tmp_path, Checkpoint(1, 2))
+    for _ in range(2):
+        checkpoint.forget(tmp_path)
+        assert checkpoint.load(tmp_path) == Checkpoint()

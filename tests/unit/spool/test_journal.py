@@ -324,6 +324,37 @@ async def test_a_disk_that_is_full_is_a_spool_that_is_full(mine: Journal) -> Non
     assert await mine.durable()
 
 
+async def test_on_a_full_disk_a_new_segment_is_begun_so_that_the_old_one_can_go(mine: Journal) -> None:
+    """One, however long it lasts."""
+    with largest_file(500):
+        assert mine.begin(key_of(1), intent(1), "strict")
+        assert mine.end(key_of(1), outcome(1), "strict")
+        assert not mine.begin(key_of(2), intent(2, 900), "strict")
+        for _ in range(3):
+            await mine.sync()
+        assert mine.number == 2
+        assert await mine.release(1)
+    await mine.sync()
+    assert mine.takes("strict")
+    assert layout.segments(mine.path) == [2]
+
+
+async def test_a_disk_that_is_smaller_than_the_bound_is_the_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How full it is, and what is kept for ends, are of the disk; segments too, so that some of it can be deleted."""
+    monkeypatch.setattr(layout, "measured", lambda spool: (layout.bytes_of(spool), 100_000))
+    mine = journal_in(tmp_path, Bounds())
+    number = 0
+    while mine.begin(key_of(number), intent(number), "strict"):
+        number += 1
+    await step_until_looked(mine)
+    assert 0.85 < mine.numbers().share < 1 - 1 / 16 + 0.01
+    assert len(layout.segments(mine.path)) == 4
+    assert all(mine.end(key_of(each), outcome(each), "strict") for each in range(20))
+    kill(mine)
+
+
 async def test_a_full_disk_is_probed_by_more_than_one_record(mine: Journal) -> None:
     """Room for a few bytes is no room: nobody is let in to be refused."""
     with largest_file(500):

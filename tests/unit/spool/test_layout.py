@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from proxy.spool import layout
@@ -26,6 +27,13 @@ def test_segments_are_in_the_order_of_their_numbers_and_all_count(tmp_path: Path
     assert [path.name for path in layout.journals(tmp_path)] == ["a", "b"]
     assert layout.segments(tmp_path / "a") == [1, 2, 100_000_000]
     assert layout.bytes_of(tmp_path) == 65
+
+
+def test_a_spool_is_measured_with_its_disk(tmp_path: Path) -> None:
+    """It could have what it has, and what is free."""
+    (tmp_path / layout.QUARANTINE).write_bytes(bytes(5))
+    size, disk = layout.measured(tmp_path)
+    assert size == 5 < disk <= shutil.disk_usage(tmp_path).total
 
 
 def test_segments_are_removed_up_to_a_number(tmp_path: Path) -> None:
