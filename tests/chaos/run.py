@@ -44,6 +44,7 @@ SCENARIOS: Final[dict[str, str]] = {
     "maintenance": "tests.chaos.maintenance_proof:figures",
     "record-stopped": "tests.chaos.durability:stopped",  # D1, D7
     "record-frozen": "tests.chaos.durability:held",  # D2, D7
+    "record-torn": "tests.chaos.torn:figures",  # D3
     "record-small-disk": "tests.chaos.small_disk:figures",  # D4
     "record-replay": "tests.chaos.replay:figures",  # D5
     "record-machine": "tests.chaos.spool_machine:figures",  # D6
