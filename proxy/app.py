@@ -227,10 +227,10 @@ class App:
     def _configure(self, config: Config) -> None:
         """Tell everyone who does not look at the snapshot."""
         log.configure(config.log.level, config.log.format, self._stream)
-        self._listener.configure(config.listen)
         self._backend.bans.configure(policy_of(config))
         self._protection.configure(config)
         self._records.configure(config)
+        self._listener.configure(config.listen)  # last: files of certificates may be gone
         self.metrics.reloaded(self.live.snapshot.generation, time.time())
         self.readiness.set("config", True)
 

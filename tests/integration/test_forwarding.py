@@ -583,7 +583,7 @@ async def test_hop_by_hop_fields_stop_here(proxy: ProxyProcess, upstream: Script
     names = {name.lower() for name, _ in fields_of(seen)}
     assert names.isdisjoint({"connection", "x-mine", "te", "proxy-authorization"})
     assert "x-b" in names
-    assert set(answered.fields) == {"x-end", "content-length", "via"}
+    assert set(answered.fields) == {"x-end", "content-length", "via", "x-request-id"}
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

@@ -9,7 +9,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-GROUPS = ("keys", "tenants", "servers", "bans", "breakers", "maintenance", "migrate")
+GROUPS = (
+    "keys",
+    "tenants",
+    "servers",
+    "bans",
+    "breakers",
+    "maintenance",
+    "migrate",
+    "audit",
+    "spool",
+    "retention",
+    "alerts",
+    "config",
+)
 
 
 @pytest.mark.parametrize("group", GROUPS)
