@@ -44,6 +44,11 @@ def test_help_names_every_action_and_loads_no_library(group: str) -> None:
         "breakers": ["list", "open", "close", "release"],
         "maintenance": ["start", "stop", "list"],
         "migrate": ["up", "down", "status"],
+        "audit": ["search", "export", "verify", "key"],
+        "spool": ["status", "replay", "quarantine"],
+        "retention": ["list", "set", "unset", "run"],
+        "alerts": ["list", "test"],
+        "config": ["show", "set", "unset"],
     }
     assert all(f"\n    {action}" in done.stdout for action in actions[group])
 
