@@ -23,10 +23,13 @@ from typing import Any, Final, cast
 from benchmarks import messages, rig
 from proxy.batched_stream import BatchedStream
 from proxy.config.models import Limits
+from proxy.config.record import Record
+from proxy.dataplane.catalogue import Catalogue
 from proxy.dataplane.context import ANONYMOUS, RequestContext
 from proxy.dataplane.facts import Facts
 from proxy.dataplane.head import parse_head
 from proxy.dataplane.recorder import Recorder
+from proxy.dataplane.scrutiny import Scrutiny
 from proxy.dataplane.tally import Tally
 from proxy.dataplane.usage import Usage
 from proxy.identity.access import Server
@@ -56,6 +59,7 @@ class Bench:
         self.recorder.new_id = self.ids.text
         self.recorder.tally = self.tally = Tally()
         if journal:
+            self.recorder.scrutiny = Scrutiny(Record(), Catalogue(), b"k" * 32, time.time)
             folder.joinpath("spool").mkdir(exist_ok=True)
             self.recorder.journal = Journal(folder / "spool", Bounds(), time.time)
         self.upstream = cast(
