@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -57,16 +57,14 @@ class Journal:
         self._groups = Groups(self._writer)
         self._ring, self._tallies = Ring(bounds.ring), Tallies()
         self._ids = RecordIds(wall, os.urandom)
-        #: Id of each open request -> the segment of the record of its beginning, and that record; oldest segment first.
+        #: Id of each open request -> the segment of the record of its beginning, and that record.
         self._open: dict[str, tuple[int, bytes]] = {}
-        self._steps = 0
-        self._day = int(wall() // _DAY_S)
+        self._steps, self._day = 0, int(wall() // _DAY_S)
         #: Whether records go to the disk; False: something waits that has to go first, or there is no room.
         self._flows = False
-        #: Bytes of the spool, as of the last look.
-        self.size = 0
-        #: Records that were written; beginnings that were refused; records that were counted instead of kept.
-        self.written = self.refused = 0
+        #: Bytes of the spool, as of the last look; records that were written; beginnings that were refused.
+        self.size = self.written = self.refused = 0
+        #: Records that were counted instead of kept.
         self.dropped: dict[Grade, int] = {"strict": 0, "standard": 0, "usage": 0}
         self._seen(0, size, disk)
         if self._writer.roll():
@@ -85,11 +83,11 @@ class Journal:
 
     def end(self, key: str, record: bytes, grade: Grade) -> bool:
         """A request that has begun is over. False: there was no room even for that, and it was counted."""
-        begun = self._open.pop(key, None)
         if self._writer.write(record):
+            self._open.pop(key, None)
             self.written += 1
             return True
-        return self._end_slowly(begun, record, grade)
+        return self._end_slowly(key, record, grade)
 
     def append(self, record: bytes, grade: Grade, tenant: str) -> bool:
         """A record that begins and ends nothing, of a tenant (its id, or ''). False: not kept as its grade asks; what
@@ -131,15 +129,19 @@ class Journal:
         self.refused += 1
         return False
 
-    def _end_slowly(self, begun: tuple[int, bytes] | None, record: bytes, grade: Grade) -> bool:
+    def _end_slowly(self, key: str, record: bytes, grade: Grade) -> bool:
         if self._written_slowly(record):
+            self._open.pop(key, None)
             return True
+        begun = self._open.get(key)
         on_disk = begun is not None and begun[0] < _IN_MEMORY  # an end never stands before its beginning
         if on_disk and not self._writer.error and self._writer.insist(record, self._bounds.reserve):
+            self._open.pop(key)
             self.written += 1
             return True
-        if (begun is not None or grade != "usage") and self._ring.put("", record, end=begun is not None):
-            return True
+        if (begun is not None or grade != "usage") and self._ring.put(key, record, end=begun is not None):
+            return True  # open still: until this is written, its beginning must not go
+        self._open.pop(key, None)
         self._count(tenant_of(record), grade)
         return False
 
@@ -242,8 +244,7 @@ class Journal:
                 return
             self._ring.drop_first()
             self.written += 1
-            if key in self._open:
-                del self._open[key]
+            if self._open.pop(key, (0, b""))[0] == _IN_MEMORY:  # else it was an end
                 self._open[key] = (self._writer.number, record)
             count += 1
             if count % _SLICE == 0:
@@ -260,15 +261,17 @@ class Journal:
         """Delete the sealed segments up to `number`, which were shipped; beginnings of open requests in them are
         copied first. False: the disk would not have it, for now. Raises OSError."""
         number = min(number, self._writer.number - 1)
-        while batch := [item for item in islice(self._open.items(), _SLICE) if item[1][0] <= number]:
-            for key, (_, record) in batch:
-                if not self._writer.insist(carried(record), _NO_BOUND):
-                    return False
-                del self._open[key]
+        due = [key for key, begun in self._open.items() if begun[0] <= number]
+        for place, key in enumerate(due, 1):
+            record = self._open.get(key, (0, b""))[1]
+            if record and not self._writer.insist(carried(record), _NO_BOUND):
+                return False
+            if record:
                 self._open[key] = (self._writer.number, record)
-            if self._flows:
-                self._writer.open_gate()
-            await asyncio.sleep(0)
+            if place % _SLICE == 0:
+                await asyncio.sleep(0)
+        if self._flows:
+            self._writer.open_gate()
         async with asyncio.timeout(_CLOSE_S):
             if not await self._groups.through(self._writer.mark):
                 return False
@@ -284,13 +287,11 @@ class Journal:
         lost = len(self._ring) + len(self._tallies)
         self._ring = Ring(0)
         self._stop()
-        try:
+        with suppress(TimeoutError):  # it was written, and is in the hands of the kernel
             async with asyncio.timeout(_CLOSE_S):
                 await self._groups.through(self._writer.mark)
                 if not self._open and not lost:
                     await self._groups.aside(partial(layout.put_file, self.path / layout.SEALED, b""))
-        except TimeoutError:
-            pass  # it was written, and is in the hands of the kernel
         self._groups.close()
         self._writer.close()
         if remove and not lost and not self._open:

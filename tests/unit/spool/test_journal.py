@@ -486,3 +486,36 @@ async def test_a_spool_that_cannot_be_made_is_said_at_once(tmp_path: Path) -> No
     (tmp_path / "file").touch()
     with pytest.raises(OSError):
         journal_in(tmp_path / "file")
+
+
+async def test_a_beginning_stays_until_its_end_is_written(tmp_path: Path) -> None:
+    """An end that waits in memory dies with the process: whoever takes over has to know that there was a beginning."""
+    mine = journal_in(tmp_path, Bounds(total=100_000, segment=16 << 10, ring=64 << 10))
+    for number in range(100):
+        assert mine.begin(key_of(number), intent(number), "strict")
+    full(mine)
+    assert all(mine.end(key_of(number), outcome(number, 300), "strict") for number in range(100))
+    waiting = [number for number in range(100) if outcome(number, 300) not in contents(mine.path)]
+    assert waiting
+    assert mine.numbers().open == len(waiting)
+    sealed = mine.number - 1
+    assert await mine.release(sealed)  # all of it was shipped
+    kill(mine)
+    taken = adoption.adopt(mine.path, lambda: None)
+    assert taken is not None
+    assert taken.unknown == len(waiting)
+    taken.release()
+
+
+async def test_an_end_that_waited_and_was_written_is_an_end(tmp_path: Path) -> None:
+    """Nothing is open then."""
+    mine = journal_in(tmp_path, Bounds(total=100_000, segment=16 << 10, ring=64 << 10))
+    assert mine.begin(key_of(1), intent(1), "standard")
+    mine._stop()
+    assert mine.begin(key_of(2), intent(2), "standard")
+    assert mine.end(key_of(2), outcome(2), "standard")
+    assert mine.numbers().open == 2
+    await mine.sync()
+    assert mine.numbers().open == 1
+    assert rows(mine) == [intent(1), intent(2), outcome(2)]
+    kill(mine)
