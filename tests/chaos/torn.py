@@ -48,12 +48,8 @@ class Kept:
     start: int
     end: int
     content: bytes
-
-    @property
-    def key(self) -> Key:
-        """What a row of it is found by."""
-        about = fields_of(self.content)
-        return about["kind"], about["id"]
+    key: Key | None
+    """What a row of it is found by; None when it becomes none."""
 
 
 @dataclass
@@ -97,18 +93,19 @@ async def _measure(short: bool) -> list[Figure]:
     with tempfile.TemporaryDirectory(prefix="mcp-manager-") as folder, tempfile.TemporaryDirectory(dir=memory) as aside:
         async with scripted_upstream(_answer) as upstream:
             state = Path(folder) / "state"
-            seen = await _killed(who, upstream.port, Path(folder), 600 if short else 2_000)
+            seen = await _killed(who, upstream.port, Path(folder), 300 if short else 1_000)
             [journal] = layout.journals(state / "spool")
             records = list(_records(journal))
-            for name, damage in _damages(records, draw, 40 if short else 2_000, every=not short):
+            there = Path(shutil.copytree(journal, Path(aside) / journal.name))
+            for name, damage in _damages(records, draw, 26 if short else 1_300, every=not short):
                 harm.trials[name] += 1
-                _taken_over(journal, Path(aside) / "copy", damage, records, harm)
+                _taken_over(there, Path(aside) / "copy", damage, records, harm)
             in_process = harm.trials.total()
             whole = list(_damages(records, draw, 2 if short else 13, every=False))
             for number, (name, damage) in enumerate(whole):
                 harm.trials[f"{name}, a proxy"] += 1
                 await _restarted(state, Path(folder) / f"again{number}", damage, records, harm, (who, upstream.port))
-    known = {record.key for record in records if is_row(record.content)}
+    known = _known(records)
     answered = {each.request_id for each in seen if each.status == 200}
     unwritten = {name for name in answered if ("intent", name) not in known or ("outcome", name) not in known}
     print(f"  {len(seen)} calls, {len(answered)} answered; {len(records)} records in {records[-1].number} segments, "
@@ -160,7 +157,7 @@ async def _killed(who: Someone, port: int, folder: Path, calls: int) -> list[See
 
 
 def _settings(dsn: str, port: int, state: Path) -> dict[str, Any]:
-    record = {"spool": {"segment": "64KiB"}}
+    record = {"spool": {"segment": "128KiB"}}
     return {**config(dsn, port, str(state)), "servers": {"up": server(port)}, **QUIET, "record": record}
 
 
@@ -170,7 +167,8 @@ def _records(journal: Path) -> Iterator[Kept]:
         assert not piece.torn
         for record in piece.records:
             end = at + segment.HEAD + len(record)
-            yield Kept(number, at, end, record)
+            about = fields_of(record)
+            yield Kept(number, at, end, record, (about["kind"], about["id"]) if is_row(record) else None)
             at = end
 
 
@@ -237,27 +235,37 @@ def _flip(at: int, draw: random.Random) -> Damage:
     return damage
 
 
-def _spared(records: Sequence[Kept], begin: int, end: int) -> Iterator[Kept]:
-    """Records that the damage has not touched."""
+def _known(records: Sequence[Kept]) -> set[Key]:
+    return {record.key for record in records if record.key is not None}
+
+
+def _spared(records: Sequence[Kept], begin: int, end: int) -> set[Key]:
+    """Of the records that the damage has not touched."""
     last = records[-1].number
-    for record in records:
-        if is_row(record.content) and (record.number < last or record.end <= begin or record.start >= end):
-            yield record
+    return _known([each for each in records if each.number < last or each.end <= begin or each.start >= end])
 
 
 # --- who takes it over ----------------------------------------------------------------------------------------------
 
 
 def _taken_over(journal: Path, copy: Path, damage: Damage, records: Sequence[Kept], harm: Harm) -> None:
-    shutil.copytree(journal, copy)
+    last = layout.segment_path(journal, records[-1].number).name
+    shutil.copytree(journal, copy, copy_function=lambda old, new: _copied(Path(old), Path(new), last))
     hit = damage(layout.segment_path(copy, records[-1].number))
     taken = adoption.adopt(copy, lambda: None)
     assert taken is not None
     found = [fields_of(record) for number in taken.segments() for record in _whole(layout.segment_path(copy, number))]
     taken.release()
     shutil.rmtree(copy)
-    known = {record.key for record in records if is_row(record.content)}
-    harm.compare({record.key for record in _spared(records, *hit)}, known, found)
+    harm.compare(_spared(records, *hit), _known(records), found)
+
+
+def _copied(old: Path, new: Path, last: str) -> None:
+    """A segment that nobody changes need not be copied."""
+    if old.name == last or old.suffix != ".seg":
+        shutil.copy2(old, new)
+    else:
+        new.hardlink_to(old)
 
 
 def _whole(path: Path) -> Iterator[bytes]:
@@ -293,9 +301,8 @@ async def _restarted(
             await asyncio.to_thread(proxy.stop)
         rows = await execute(owner_dsn(name), "SELECT kind, id, outcome FROM audit_logs")
     waiting = [each for each in records if (each.number, each.start) >= (reached.segment, reached.offset)]
-    known = {each.key for each in waiting if is_row(each.content)}
     found = [row for row in rows if str(row["id"]) != called.request_id]
-    harm.compare({each.key for each in _spared(waiting, *hit)}, known, found)
+    harm.compare(_spared(waiting, *hit), _known(waiting), found)
 
 
 async def _gone(journal: Path) -> bool:
