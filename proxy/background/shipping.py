@@ -136,7 +136,7 @@ class Shipper:
         with suppress(Away, OSError):  # TimeoutError is one
             async with asyncio.timeout(deadline_s), self._alone:
                 if origin is not None and journal is not None:
-                    await journal.sync()
+                    await journal.sync(last=True)
                     origin.ended = True
                     done = await self._ship_own(self.means.clock() + deadline_s) and not journal.numbers().ring
         if self._orphan is not None:

@@ -199,9 +199,10 @@ class Journal:
         not, and may never be. The deadline is the caller's."""
         return await self._groups.through(self._writer.mark) and not self._ring
 
-    async def sync(self) -> None:
-        """Every `STEP_S`: put on the disk what was written, write what waits if there is room again, and begin the
-        segment of a new day. A disk that hangs is waited for no longer than a second."""
+    async def sync(self, *, last: bool = False) -> None:
+        """Every `STEP_S`: put on the disk what was written, write what waits if there is room again and counts of
+        minutes that are over (the `last` time: all), and begin the segment of a new day. A disk that hangs is waited
+        for no longer than a second."""
         self._steps += 1
         day = int(self._wall() // _DAY_S)
         if day != self._day and (self._writer.fresh or self._writer.roll()):
@@ -218,12 +219,11 @@ class Journal:
         except TimeoutError:
             self._groups.error = "ETIMEDOUT"
             return
-        if not self._flows:
+        if not self._flows or self._tallies.due(self._wall(), last=last):
             await self._resume()
 
     async def _look(self) -> None:
-        mark = self._writer.mark
-        self._seen(mark, *await self._groups.aside(partial(layout.measured, self._spool)))
+        self._seen(self._writer.mark, *await self._groups.aside(partial(layout.measured, self._spool)))
 
     def _seen(self, mark: int, size: int, disk: int) -> None:
         """The spool has so many bytes, our own were `mark` or more in all; the disk has room for so many."""
@@ -237,7 +237,6 @@ class Journal:
         self._writer.renew()
         if not self._ring and not self._tallies and not self._writer.insist(_PROBE):
             return
-        count = 0
         while self._ring:
             key, record = self._ring.first
             if not self._writer.insist(record):
@@ -246,8 +245,7 @@ class Journal:
             self.written += 1
             if self._open.pop(key, (0, b""))[0] == _IN_MEMORY:  # else it was an end
                 self._open[key] = (self._writer.number, record)
-            count += 1
-            if count % _SLICE == 0:
+            if self.written % _SLICE == 0:
                 await asyncio.sleep(0)
         for tenant, minute, dropped in self._tallies.each():
             if not self._writer.insist(summary(self._ids.new(), tenant, minute, dropped)):
@@ -281,9 +279,11 @@ class Journal:
 
     async def close(self, *, remove: bool = False) -> int:
         """Write and sync the rest, and let go of the journal, so that others ship it. Returns how many records are
-        lost, because the disk takes none. `remove`: all of it was shipped, and it is deleted, unless a request is open,
-        whose end whoever adopts it will tell. Raises OSError."""
-        await self._resume()
+        lost, because the disk takes none. `remove`: all so far was shipped, and it is deleted, unless something comes
+        now, or a request is open, whose end whoever adopts it will tell. Raises OSError."""
+        shipped = self._writer.mark
+        if self._ring or self._tallies:
+            await self._resume()
         lost = len(self._ring) + len(self._tallies)
         self._ring = Ring(0)
         self._stop()
@@ -294,7 +294,7 @@ class Journal:
                     await self._groups.aside(partial(layout.put_file, self.path / layout.SEALED, b""))
         self._groups.close()
         self._writer.close()
-        if remove and not lost and not self._open:
+        if remove and not lost and not self._open and self._writer.mark == shipped:
             self._held.remove()
         self._held.release()
         return lost

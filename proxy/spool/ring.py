@@ -73,6 +73,10 @@ class Tallies:
             key = ("", next(reversed(self._counts))[1])
         self._counts[key] = self._counts.get(key, 0) + 1
 
+    def due(self, now: float, *, last: bool = False) -> bool:
+        """Whether there is a count of another minute than that of `now`, or any, if it is the `last` time to ask."""
+        return bool(self._counts) and (last or next(iter(self._counts))[1] != int(now // 60) * 60)
+
     def each(self) -> Iterator[tuple[str, int, int]]:
         """(tenant, begin of the minute in seconds since 1970, count), while they may be taken out."""
         for (tenant, minute), count in list(self._counts.items()):

@@ -73,6 +73,28 @@ async def test_numbers_say_how_it_is(mine: Journal) -> None:
     assert numbers.syncs == 1
 
 
+async def test_what_was_only_counted_is_written_when_its_minute_is_over(tmp_path: Path) -> None:
+    """Though there be room all the time; at the end, nobody waits for the minute."""
+    wall = Wall()
+    mine = journal_in(tmp_path, wall=wall)
+    for _ in range(3):
+        mine.skip("t")
+    await mine.sync()
+    assert contents(mine.path) == []
+    wall.now += 60.0
+    mine.skip("u")
+    await mine.sync()
+    assert mine.begin(key_of(1), intent(1), "strict")
+    mine.skip("t")
+    await mine.sync()
+    await mine.sync(last=True)
+    written = [orjson.loads(record) for record in contents(mine.path)]
+    assert [(one.get("tenant_id"), one.get("dropped")) for one in written] == [
+        ("t", 3), ("u", 1), (None, None), ("t", 1),
+    ]  # fmt: skip
+    kill(mine)
+
+
 async def test_a_new_segment_is_begun_when_one_is_full(mine: Journal) -> None:
     """Nothing is lost in between."""
     records = [outcome(number, 900) for number in range(100)]
@@ -448,6 +470,24 @@ async def test_a_journal_that_was_shipped_whole_is_removed_at_its_end(mine: Jour
     mine.append(outcome(1), "standard", "")
     await mine.close(remove=True)
     assert list(mine.path.parent.iterdir()) == []
+
+
+async def test_what_comes_after_it_was_shipped_keeps_a_journal(mine: Journal) -> None:
+    """The last request may end while the last sync runs."""
+    mine.begin(key_of(1), intent(1), "standard")
+    await mine.sync()
+    closing = asyncio.ensure_future(mine.close(remove=True))
+    await asyncio.sleep(0)
+    assert mine.end(key_of(1), outcome(1), "standard")
+    assert await closing == 0
+    assert contents(mine.path) == [intent(1), outcome(1)]
+
+
+async def test_counts_that_were_not_shipped_keep_a_journal(mine: Journal) -> None:
+    """They are written at the end, and nobody has shipped them then."""
+    mine.skip("t")
+    assert await mine.close(remove=True) == 0
+    assert [orjson.loads(record)["dropped"] for record in contents(mine.path)] == [1]
 
 
 async def test_a_journal_with_open_requests_is_not_removed(mine: Journal) -> None:

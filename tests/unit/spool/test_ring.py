@@ -38,6 +38,15 @@ def test_counts_are_by_tenant_and_minute() -> None:
     assert len(tallies) == 2
 
 
+def test_a_count_is_due_when_its_minute_is_over() -> None:
+    """Or when the clock was set back, or nobody will ask again."""
+    tallies = Tallies()
+    assert not tallies.due(0.0, last=True)
+    tallies.count("a", 60.0)
+    assert [tallies.due(now) for now in (60.0, 119.9, 120.0, 59.9)] == [False, False, True, True]
+    assert tallies.due(60.0, last=True)
+
+
 def test_counts_are_bounded_and_none_is_lost() -> None:
     """What cannot be told apart any more is still counted."""
     tallies = Tallies()
