@@ -1,6 +1,6 @@
 """Killed between a commit and its checkpoint, again and again: what is shipped twice is there once (D5).
 
-One process after the other records calls of fifty tenants, ships them, takes over what the ones before have left, and is
+One process after the other records calls of fifty tenants, ships them, takes over what those before have left, and is
 killed: mostly just when rows are committed and no checkpoint says so yet, and at any moment every third time. In the
 end all that was acknowledged is compared with the rows, and the trail is verified by the command that anyone would use.
 """

@@ -15,7 +15,7 @@ from typing import Final
 from unittest.mock import patch
 
 from hypothesis import HealthCheck, Phase, settings
-from hypothesis.stateful import run_state_machine_as_test
+from hypothesis.stateful import precondition, run_state_machine_as_test
 
 from benchmarks.rig import Figure
 from proxy.spool.kinds import fields_of
@@ -24,12 +24,14 @@ from tests.unit.spool.test_journal_machine import Life
 
 _LIVES: Final = 1_500
 _FEW: Final = 25
-_STEPS: Final = 50
+_STEPS: Final = 60
+#: Between two deaths.
+_REQUESTS: Final = 6
 #: Files in memory: what is shown is the order of things, and a sync of a disk takes fifty times as long.
 _MEMORY: Final = "/dev/shm"
 #: What has to happen in a long run; a life ends with all that was acknowledged looked for.
 _WANTED: Final = (
-    "deaths", "deaths before the checkpoint", "rows offered again", "segments that could go", "rows: intent",
+    "deaths", "deaths before the checkpoint", "rows offered again", "rows: intent",
     "rows: outcome", "rows: denied", "rows: summary", "rows: unknown", "set aside by the database",
 )  # fmt: skip
 
@@ -39,11 +41,16 @@ def figures(short: bool) -> list[Figure]:
     seen: Counter[str] = Counter()
 
     class Counted(Life):
-        """The same life, counted; rules are inherited."""
+        """The same life, counted, and long enough to have something to lose; the other rules are inherited."""
+
+        born = 0
+        dies = precondition(lambda self: self.count >= self.born + _REQUESTS)(Life.dies)
+        host_dies = precondition(lambda self: self.count >= self.born + _REQUESTS)(Life.host_dies)
 
         def new_process(self) -> None:
             """Of the process, or of its host."""
             seen["deaths"] += 1
+            self.born = self.count
             super().new_process()
 
         def ship(self, path: Path, most: int, fault: bool) -> bool:
