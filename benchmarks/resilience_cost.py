@@ -69,7 +69,7 @@ class Bench:
         self._snapshot = SimpleNamespace(shared=None, flags=None, ranking=Ranking(self.config.priorities))
         self.load = Load()
         self.budget = RetryBudget(BudgetSettings())
-        self.parts = cast(Any, SimpleNamespace(budget=self.budget, load=self.load, clock=time.monotonic))
+        self.parts = cast(Any, SimpleNamespace(budget=self.budget, load=self.load, clock=time.monotonic, recorder=None))
         self.requests = [self._request() for _ in range(REQUESTS)]
 
     def _request(self) -> RequestContext:

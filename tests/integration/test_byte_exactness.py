@@ -85,7 +85,7 @@ _MESSAGES = st.builds(
     _FIELDS, _CODINGS, _BODIES, st.lists(st.floats(0, 1), max_size=5), st.booleans(),
 )  # fmt: skip
 
-_OURS = {"host", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "content-length",
+_OURS = {"host", "via", "x-request-id", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "content-length",
          "transfer-encoding"}  # fmt: skip
 
 
