@@ -10,14 +10,14 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from proxy.background.adopting import Adopting
 from proxy.background.batches import Away, Counts, Means
 from proxy.background.shipment import Shipment
 from proxy.metrics import Family
-from proxy.spool.adoption import Adopted, adopt, orphans
+from proxy.spool.adoption import Adopted
 from proxy.spool.quarantine import Quarantine
 
 if TYPE_CHECKING:
@@ -30,13 +30,11 @@ if TYPE_CHECKING:
 STEP_S: Final = 0.2
 #: A step ends after so many seconds, though there be more to ship.
 _LONGEST_S: Final = 4.0
-#: Between two looks for journals of processes that are gone, seconds.
-_ORPHANS_S: Final = 2.0
+#: How long a step waits for a journal of a process that is gone to be put in order, seconds.
+_ADOPT_S: Final = 1.0
 #: What was read of a segment is waited for this long to be on the disk, before it is shipped all the same: a
 #: disk that fails is a reason to hurry.
 _DISK_S: Final = 1.0
-#: To put a journal in order that was left behind, seconds; a gibibyte takes ten or so.
-_ADOPT_S: Final = 300.0
 
 
 class Own:
@@ -94,12 +92,11 @@ class Shipper:
         """`database` is one that nobody else uses, with a deadline of several seconds; `wall`: seconds since 1970.
         Without a journal of our own those of others are shipped. Raises OSError."""
         self.means = Means(database, Quarantine(spool), signer, log, wall)
-        self._spool = spool
+        self._adopting = Adopting(spool, log, lambda: self.means.clock())
         self._origin = Own(journal) if journal is not None else None
         self._journal = journal
         self._own: Shipment | None = None
         self._orphan: tuple[Orphan, Shipment] | None = None
-        self._looked_at = float("-inf")
         self._alone = asyncio.Lock()
         #: Why nothing is shipped just now; '' when it is.
         self.away = ""
@@ -112,10 +109,20 @@ class Shipper:
     @property
     def busy(self) -> bool:
         """Whether there is more to ship of a process that is gone."""
-        return self._orphan is not None
+        return self._orphan is not None or self._adopting.busy
+
+    @property
+    def avoided(self) -> frozenset[Path]:
+        """Journals of processes that are gone that cannot be used, for now."""
+        return self._adopting.avoided
+
+    @property
+    def journal_failures(self) -> int:
+        """How often one could not be used."""
+        return self._adopting.failures
 
     async def step(self) -> None:
-        """Ship what there is. Quiet while PostgreSQL is away. Raises OSError for a spool that cannot be read."""
+        """Ship what there is. Quiet while PostgreSQL is away. Raises OSError when our own journal cannot be read."""
         await self.means.database.probe()
         try:
             async with self._alone:
@@ -142,6 +149,7 @@ class Shipper:
         if self._orphan is not None:
             self._orphan[0].adopted.release()
             self._orphan = None
+        self._adopting.close()
         self.means.thread.shutdown(wait=False)
         return done
 
@@ -158,34 +166,46 @@ class Shipper:
     # --- journals of processes that are gone ----------------------------------------------------------------------
 
     async def _ship_orphans(self, until: float) -> None:
-        while self.means.clock() < until and await self._adopt():
-            orphan, shipment = self._orphan  # type: ignore[misc]
-            if not await shipment.ship(until):
-                return
-            self._orphan = None
-            await self.means.aside(orphan.adopted.remove)
+        """One that cannot be used must not stop the others, nor what comes of our own."""
+        while self.means.clock() < until:
+            try:
+                if self._orphan is None and not await self._adopt():
+                    return
+                if not await self._ship_orphan(until):
+                    return
+            except OSError as error:  # TimeoutError is one
+                self._give_up(error)
+
+    async def _ship_orphan(self, until: float) -> bool:
+        """Whether all of it is shipped."""
+        orphan, shipment = self._orphan  # type: ignore[misc]
+        if not await shipment.ship(until):
+            return False
+        await self.means.aside(orphan.adopted.remove)
+        self._orphan = None
+        return True
 
     async def _adopt(self) -> bool:
-        """Whether there is a journal to ship besides our own."""
-        now = self.means.clock()
-        if self._orphan is None and now - self._looked_at >= _ORPHANS_S:
-            for path in await self.means.aside(partial(orphans, self._spool)):
-                adopted = await self.means.aside(partial(adopt, path), _ADOPT_S)
-                if adopted is not None:
-                    await self._begin(adopted)
-                    return True
-            self._looked_at = now
-        return self._orphan is not None
-
-    async def _begin(self, adopted: Adopted) -> None:
-        await self.means.aside(self.means.quarantine.refresh)  # its process may have added to it
-        self.means.counts.adopted += 1
-        self.means.counts.unknown += adopted.unknown
-        self.means.log.warning("journal adopted", journal=adopted.name, unknown=adopted.unknown)
+        """Whether there is a journal to ship besides our own. Raises OSError."""
+        adopted = await self._adopting.next(_ADOPT_S)
+        if adopted is None:
+            return False
         orphan = Orphan(adopted)
         shipment = Shipment(self.means, orphan)
         self._orphan = (orphan, shipment)
+        self.means.counts.adopted += 1
+        self.means.counts.unknown += adopted.unknown
+        self.means.log.warning("journal adopted", journal=adopted.name, unknown=adopted.unknown)
+        await self.means.aside(self.means.quarantine.refresh)  # its process may have added to it
         await shipment.open()
+        return True
+
+    def _give_up(self, error: OSError) -> None:
+        """Leave the journal that we have adopted to others, or to a later time."""
+        if self._orphan is not None:
+            adopted, self._orphan = self._orphan[0].adopted, None
+            adopted.release()
+            self._adopting.avoid(adopted.path, error)
 
     def _say(self, reason: str) -> None:
         """Log a change."""
@@ -202,6 +222,8 @@ def families(shipper: Shipper) -> Iterator[Family]:
     counts = shipper.counts
     for name, purpose in _COUNTERS.items():
         yield Family("counter", f"mcp_proxy_record_{name}", purpose, (("", float(getattr(counts, name))),))
+    yield Family("counter", "mcp_proxy_record_journal_failures", "Journals of processes that are gone, not to be used",
+                 (("", float(shipper.journal_failures)),))  # fmt: skip
     yield Family("gauge", "mcp_proxy_record_lag_seconds", "Age of the record shipped last; 0: all are",
                  (("", counts.lag_s),))  # fmt: skip
     yield Family(

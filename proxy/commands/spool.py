@@ -143,16 +143,17 @@ async def _shipped(config: Config, spool: Path) -> dict[str, Any]:
             shipper = Shipper(stores.records, spool, None, signer, log.logger("spool"))
             try:
                 await _ship_all(shipper, spool)
+                away = shipper.away or ", ".join(f"{path.name} cannot be used" for path in sorted(shipper.avoided))
             finally:
                 await shipper.finish(_FINISH_S)
         finally:
             await stores.stop()
     counts = shipper.counts
-    if shipper.away:
-        remark(f"not all could be shipped: {shipper.away}")
+    if away:
+        remark(f"not all could be shipped: {away}")
     return {
         "journals": counts.adopted, "records": counts.records, "rows": counts.rows, "quarantined": counts.quarantined,
-        "damaged": counts.damaged, "unknown": counts.unknown, "away": shipper.away,
+        "damaged": counts.damaged, "unknown": counts.unknown, "away": away,
     }  # fmt: skip
 
 
@@ -160,7 +161,7 @@ async def _ship_all(shipper: Shipper, spool: Path) -> None:
     """Until nothing is left behind, or PostgreSQL is away. It takes what it takes: a person can end it at any time."""
     while True:
         await shipper.step()
-        left_behind = await asyncio.to_thread(adoption.orphans, spool)
+        left_behind = set(await asyncio.to_thread(adoption.orphans, spool)) - shipper.avoided
         if shipper.away or not (shipper.busy or left_behind):
             return
         await asyncio.sleep(_STEP_S)

@@ -56,8 +56,15 @@ class Adopted:
 
 
 def orphans(spool: Path) -> list[Path]:
-    """Journals that nobody holds, the oldest first. Raises OSError."""
-    return [path for path in layout.journals(spool) if not held.is_held(path)]
+    """Journals that nobody holds, the oldest first, and those of which that cannot be told. Raises OSError."""
+    return [path for path in layout.journals(spool) if not _is_held(path)]
+
+
+def _is_held(path: Path) -> bool:
+    try:
+        return held.is_held(path)
+    except OSError:  # whoever adopts it will see why
+        return False
 
 
 def adopt(path: Path, rest: Callable[[], None] = lambda: time.sleep(_REST_S)) -> Adopted | None:

@@ -142,6 +142,35 @@ async def test_records_wait_while_the_database_is_away(
     await shipper.finish(1.0)
 
 
+@pytest.mark.parametrize("spoilt", [layout.CHECKPOINT, "00000001.seg", layout.LOCK])
+async def test_a_journal_that_cannot_be_used_stops_nothing_else(
+    name: str, database: Database, tmp_path: Path, mine: Journal, spoilt: str
+) -> None:
+    """Our own is shipped, and so are those behind it; it is left alone for a while, and said so."""
+    for each in "ab":
+        journal(tmp_path, call(1 if each == "a" else 2), name=each)
+    bad = tmp_path / "a" / spoilt
+    bad.unlink(missing_ok=True)
+    bad.mkdir()
+    shipper, said, clock = shipper_of(database, tmp_path, mine)
+    recorded(mine, 3)
+    await shipper.step()
+    clock.now += 2.0
+    await shipper.step()
+    assert await count(owner_dsn(name), "audit_logs") == 4
+    assert layout.journals(tmp_path) == [mine.path, tmp_path / "a"]
+    assert (shipper.avoided, shipper.busy, shipper.away) == ({tmp_path / "a"}, False, "")
+    assert said.lines.count("journal cannot be used") == 1
+    bad.rmdir()
+    if spoilt == "00000001.seg":
+        bad.write_bytes(b"")
+    clock.now += 60.0
+    await shipper.step()
+    assert layout.journals(tmp_path) == [mine.path]
+    await shipper.finish(1.0)
+    await mine.close()
+
+
 async def test_what_another_process_set_aside_stays_out(name: str, database: Database, tmp_path: Path) -> None:
     """Though this one looked into the quarantine before."""
     shipper, _, _ = shipper_of(database, tmp_path, None)
