@@ -57,6 +57,7 @@ class Protection:
         self._watch = OverloadWatch(config.overload, self.load, Memory(), time.monotonic, self._load_changed)
         self._orders = BreakerOrders(log.logger("breakers"))
         self._obeyed: tuple[object, object] = (None, None)
+        self._recording = False
         self._rows: Rows
         self._live: Live
         self._observing: Observing
@@ -93,6 +94,7 @@ class Protection:
         )
         self._maintenance.step()
         self._obey()
+        self._recording = True
 
     def configure(self, config: Config) -> None:
         """A reloaded configuration is in force."""
@@ -149,7 +151,8 @@ class Protection:
     async def finish(self) -> None:
         """Write the last rows. Quiet while PostgreSQL is away."""
         self._watch.close()
-        await self._observing.finish()
+        if self._recording:
+            await self._observing.finish()
 
     def _obey(self) -> None:
         """Carry out the orders of operators when there are new ones, or new servers."""

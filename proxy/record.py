@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from proxy import log
-from proxy.audit.signing import Signer
+from proxy.audit.signing import BadKey, Signer
 from proxy.background import incidents, shipping
 from proxy.background import traffic_rows as sums
 from proxy.background.alerting import Alerting, Around
@@ -84,6 +84,7 @@ class Records:
         self._retention: Retention | None = None
         self._spans: Spans | None = None
         self.incidents = Incidents(None, backend.ids, time.time)
+        self._started = False
         self._rows: TrafficRows
         self._traffic: Traffic
         self._alerting: Alerting
@@ -102,8 +103,6 @@ class Records:
 
         self.incidents = Incidents(database, backend.ids, clocks.wall, backend.instance)
         self.recorder.incidents = self.incidents
-        if backend.stores.records is not None:
-            await self._open(config, Path(config.state_dir))
         self._rows = TrafficRows(database, backend.ids.new, backend.instance)
         self._traffic = Traffic(
             self._tally, self._rows, servers, backend.catalogue.names, clocks.monotonic, clocks.wall
@@ -123,6 +122,9 @@ class Records:
                 log.logger("retention"), backend.ids,
             )  # fmt: skip
             self._retention.instance = backend.instance
+        self._started = True
+        if backend.stores.records is not None:
+            await self._open(config, Path(config.state_dir))
 
     async def _open(self, config: Config, state: Path) -> None:
         settings, records = config.record.spool, self._backend.stores.records
@@ -130,7 +132,10 @@ class Records:
         spool = state / "spool"
         bounds = Bounds(settings.max_size, settings.segment, settings.memory)
         self._journal = await asyncio.to_thread(Journal, spool, bounds, time.time)
-        signer = Signer(await asyncio.to_thread(load_or_create, state / "audit.key"))
+        try:
+            signer = Signer(await asyncio.to_thread(load_or_create, state / "audit.key"))
+        except BadKey as error:
+            raise OSError(f"{state / 'audit.key'}: {error}") from None
         self._shipper = Shipper(records, spool, self._journal, signer, log.logger("record"))
         key = await asyncio.to_thread(load_or_create, state / "arguments.key")
         self._scrutiny = Scrutiny(config.record, self._backend.catalogue, key, time.time)
@@ -177,6 +182,13 @@ class Records:
 
     async def finish(self) -> None:
         """Write the last rows, and ship the rest of the spool; what PostgreSQL does not take stays on disk."""
+        if self._started:
+            await self._finish()
+        if self._journal is not None:
+            shipped = self._shipper is not None and await self._shipper.finish(_LAST_ROWS_S)
+            await self._journal.close(remove=shipped)
+
+    async def _finish(self) -> None:
         await self._traffic.finish()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LAST_SUMS_S):
@@ -185,8 +197,6 @@ class Records:
         await self._alerting.finish()
         if self._spans is not None:
             await self._spans.close(_LAST_SUMS_S)
-        if self._journal is not None and self._shipper is not None:
-            await self._journal.close(remove=await self._shipper.finish(_LAST_ROWS_S))
 
     def _spool_share(self) -> float | None:
         return self._journal.numbers().share if self._journal is not None else None

@@ -54,7 +54,8 @@ def serve(path: Path) -> int:
     try:
         uvloop.run(_run(path, config, stream))
     except OSError as error:
-        print(f"mcp-manager: cannot start: {error.strerror or error}", file=sys.stderr)
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"mcp-manager: cannot start: {place}{error.strerror or error}", file=sys.stderr)
         return _MISUSED
     except (EmbeddedError, MigrationError, Rejected, TracingUnavailable, Unavailable) as error:
         print(f"mcp-manager: cannot start: {error}", file=sys.stderr)
