@@ -62,8 +62,6 @@ class _Answered(NamedTuple):
 
 async def forward(ctx: RequestContext, parts: Parts) -> None:
     """Answer `ctx` from an upstream. Raises the refusal when no server could be asked or none answered."""
-    if ctx.route is not None and ctx.route.mirror is not None:
-        parts.mirrors.copy(ctx, *ctx.route.mirror)
     parts.budget.begin()
     try:
         await _forward(ctx, parts)
@@ -132,10 +130,12 @@ async def _try(ctx: RequestContext, upstream: Upstream, parts: Parts, course: _C
     ctx.upstream = upstream
     attempt = ctx.attempt = await enter(ctx, upstream, parts)
     attempt.lease = course.lease
-    ctx.tries += 1
     try:
         if parts.recorder is not None and not ctx.intended and parts.recorder.intend(ctx, upstream):
             await parts.recorder.durable()
+        if not ctx.tries and ctx.route is not None and ctx.route.mirror is not None:
+            parts.mirrors.copy(ctx, *ctx.route.mirror)  # once, and nothing leaves before it is written down
+        ctx.tries += 1
         if upstream.config.timeouts.total:
             await _round_trip_in_time(ctx, upstream, parts, course)
         else:
