@@ -66,6 +66,16 @@ class Tunnel(NamedTuple):
     writer: asyncio.StreamWriter
 
 
+class Passed:
+    """What has passed through a tunnel so far, bytes; to be had also when its end is a cancellation."""
+
+    __slots__ = ("down", "up")
+
+    def __init__(self) -> None:
+        self.up = 0
+        self.down = 0
+
+
 class Relayed(NamedTuple):
     """How a tunnel ended."""
 
@@ -106,12 +116,13 @@ async def open_tunnel(upstream: Upstream, headers: Headers, target: str, deadlin
             writer.transport.abort()
 
 
-async def relay(client: TunnelEnd, tunnel: Tunnel, idle_s: float) -> Relayed:
+async def relay(client: TunnelEnd, tunnel: Tunnel, idle_s: float, passed: Passed | None = None) -> Relayed:
     """Carry bytes both ways until one side ends, then end the other: in order when the upstream ended, else by reset.
 
     `idle_s` is the longest silence of both sides together; 0 for no limit. On cancellation the upstream is reset.
+    `passed` is told of all that passes.
     """
-    flow = _Flow(idle_s)
+    flow = _Flow(idle_s, passed or Passed())
     outcome = ""
     try:
         async with flow.patience, asyncio.TaskGroup() as group:
@@ -130,7 +141,7 @@ async def relay(client: TunnelEnd, tunnel: Tunnel, idle_s: float) -> Relayed:
         client.abort()
     else:
         client.finish()
-    return Relayed(flow.bytes_in, flow.bytes_out, outcome)
+    return Relayed(flow.passed.up, flow.passed.down, outcome)
 
 
 # --- the pump -------------------------------------------------------------------------------------------------------
@@ -139,11 +150,10 @@ async def relay(client: TunnelEnd, tunnel: Tunnel, idle_s: float) -> Relayed:
 class _Flow:
     """What has passed through one tunnel, and how long it may stay silent."""
 
-    __slots__ = ("_clock", "_idle_s", "bytes_in", "bytes_out", "patience", "upstream_ended")
+    __slots__ = ("_clock", "_idle_s", "passed", "patience", "upstream_ended")
 
-    def __init__(self, idle_s: float) -> None:
-        self.bytes_in = 0
-        self.bytes_out = 0
+    def __init__(self, idle_s: float, passed: Passed) -> None:
+        self.passed = passed
         self.upstream_ended = False
         self.patience = asyncio.timeout(idle_s or None)
         self._idle_s = idle_s
@@ -162,7 +172,7 @@ class _Ended(Exception):
 async def _carry_up(client: TunnelEnd, writer: asyncio.StreamWriter, flow: _Flow) -> None:
     while chunk := await _read_client(client):
         flow.moved()
-        flow.bytes_in += len(chunk)
+        flow.passed.up += len(chunk)
         writer.write(chunk)
         try:
             await writer.drain()
@@ -177,7 +187,7 @@ async def _carry_up(client: TunnelEnd, writer: asyncio.StreamWriter, flow: _Flow
 async def _carry_down(client: TunnelEnd, reader: asyncio.StreamReader, flow: _Flow) -> None:
     while chunk := await _read_upstream(reader):
         flow.moved()
-        flow.bytes_out += len(chunk)
+        flow.passed.down += len(chunk)
         client.write(chunk)
         if client.paused:
             try:

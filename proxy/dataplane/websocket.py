@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from proxy.dataplane.rewrite import request_headers, response_headers
-from proxy.dataplane.tunnel import open_tunnel, relay
+from proxy.dataplane.tunnel import Passed, open_tunnel, relay
 from proxy.errors import Refusal, UpgradeRequired
 
 if TYPE_CHECKING:
@@ -51,11 +51,12 @@ async def forward_websocket(ctx: RequestContext, upstream: Upstream, streams: St
     ctx.streaming = True
     if ctx.attempt is not None:
         ctx.attempt.streams()
-    held = streams.open_tunnel(ctx)
+    held, passed = streams.open_tunnel(ctx), Passed()
     upstream.metrics.open_streams += 1
     try:
-        ctx.bytes_in, ctx.bytes_out, outcome = await relay(exchange, tunnel, timeouts.idle)
-        ctx.outcome = ctx.outcome or outcome
+        relayed = await relay(exchange, tunnel, timeouts.idle, passed)
+        ctx.outcome = ctx.outcome or relayed.outcome
     finally:
+        ctx.bytes_in, ctx.bytes_out = passed.up, passed.down
         upstream.metrics.open_streams -= 1
         streams.close(held)

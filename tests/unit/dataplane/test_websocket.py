@@ -129,6 +129,30 @@ async def test_a_client_that_leaves_is_counted_out() -> None:
         assert upstream.metrics.open_streams == 0
 
 
+@pytest.mark.parametrize("revoked", [False, True])
+async def test_what_has_passed_is_known_however_the_tunnel_ends(revoked: bool) -> None:
+    """Its end may be that of the credential, or a cancellation: the client's connection is lost, or time is up."""
+
+    async def script(wire: Wire) -> None:
+        await wire.request()
+        await wire.send(SWITCH)
+        assert await wire.reader.readexactly(6) == b"framed"
+        await wire.send(b"hello")
+        await wire.reader.read()
+
+    async with before(script) as (proxy, upstream):
+        request = handshake(proxy, body=(b"fra", b"med"))
+        task = asyncio.ensure_future(forward_websocket(request.ctx, upstream, proxy.streams))
+        await request.client.until(lambda: request.client.got == b"hello")
+        if revoked:
+            proxy.streams.cut_unless(lambda principal: False)
+        else:
+            task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (request.ctx.bytes_in, request.ctx.bytes_out) == (6, 5)
+
+
 async def test_a_refusal_of_the_handshake_is_the_clients_to_see() -> None:
     """Status, fields and body; its length is counted anew."""
 
