@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from binascii import unhexlify
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
@@ -18,6 +18,7 @@ import orjson
 from proxy.audit.chain import Head
 from proxy.audit.columns import COLUMNS, NAMES, PLACE
 from proxy.audit.copied import ESCAPED, iso, values
+from proxy.audit.regular import Regular, Row
 from proxy.audit.verify import Strand, Trail
 
 #: Kind of a line that is no row.
@@ -145,26 +146,44 @@ def line_of(raw: bytes, row: Mapping[str, Any]) -> bytes:
     return shape.line(found, b"\\" not in raw)
 
 
-def take(trail: Trail, lines: Iterable[bytes]) -> tuple[int, dict[str, int]]:
-    """Give rows of an export to their chains; how many lines are none, and how many rows of each tenant have no
-    chain. Heads are passed over: they were read before."""
-    strange, unchained, strands = 0, dict[str, int](), trail.strands
+def take(trail: Trail, blocks: Iterable[Sequence[bytes]]) -> tuple[int, dict[str, int]]:
+    """Give rows of an export to their chains, from lines in portions; how many lines are none, and how many rows of
+    each tenant have no chain. Heads are passed over: they were read before."""
+    strange, unchained, regular = 0, dict[str, int](), Regular()
+    for lines in blocks:
+        strange += _take(trail, lines, regular.reader(len(lines)), unchained)
+    return strange, unchained
+
+
+def _take(trail: Trail, lines: Iterable[bytes], read: Callable[[bytes], Row | None], unchained: dict[str, int]) -> int:
+    """Do so with one portion, of which `read` knows a short way for most lines; how many are none."""
+    strange, strands = 0, trail.strands
     for raw in lines:
         try:
-            row = orjson.loads(raw)
-            if row["kind"] == HEAD:
-                continue
-            place = row["tenant_id"], row.get("segment")
-            strand = strands.get(place) or _found(trail, place, row, unchained)
-            if strand is None:
-                continue
-            change = strand.add(_place(row["seq"]), line_of(raw, row), unhexlify(row["chain"]))
+            row = read(raw)
+            strand = strands.get(row[0]) if row is not None else None
+            if row is None or strand is None:
+                row, strand = _read(trail, raw, unchained)
+            change = strand.add(row[1], row[2], row[3]) if row is not None and strand is not None else 0
         except (ValueError, TypeError, KeyError, AttributeError):
             strange += 1
             continue
         if change:
             trail.wait(change)
-    return strange, unchained
+    return strange
+
+
+def _read(trail: Trail, raw: bytes, unchained: dict[str, int]) -> tuple[Row | None, Strand | None]:
+    """Any line, and the chain that its row is of; None when it is no row, or does not count. Raises ValueError,
+    TypeError, KeyError, AttributeError."""
+    row = orjson.loads(raw)
+    if row["kind"] == HEAD:
+        return None, None
+    place = row["tenant_id"], row.get("segment")
+    strand = trail.strands.get(place) or _found(trail, place, row, unchained)
+    if strand is None:
+        return None, None
+    return (place, _place(row["seq"]), line_of(raw, row), unhexlify(row["chain"])), strand
 
 
 def _found(trail: Trail, place: Any, row: Mapping[str, Any], unchained: dict[str, int]) -> Strand | None:

@@ -1,7 +1,7 @@
-"""Exported files, verified without a database: in two processes when there are two cores.
+"""Exported files, verified without a database: in as many processes as there are cores.
 
-Owns the division of a file. Each process reads a part and knows all heads, which come first; what it saw of a chain is
-joined to what the others saw.
+Owns the division of a file. Each process reads parts of it and knows all heads, which come first; what was seen of a
+chain in one part is joined to what was in the others.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from proxy.audit.chain import Head
 from proxy.audit.findings import Finding
 from proxy.audit.heads import Verifies, believed, orphans
 from proxy.audit.passages import Strange, heads_first, take
-from proxy.audit.verify import SIGNED, Report, Trail
+from proxy.audit.verify import SIGNED, Place, Report, Trail
 from proxy.commands.console import Misuse
 
-#: Bytes from which on it is worth to start another process.
-_WORTH: Final = 16 << 20
-_MOST_PARTS: Final = 8
+#: Bytes of a part; at least so many for each chain, as all are prepared for each part.
+_WORTH: Final = 8 << 20
+_OF_A_CHAIN: Final = 4096
+_MOST_PARTS: Final = 16
+_MOST_PROCESSES: Final = 8
 _BLOCK: Final = 1 << 20
 _LONGEST_LINE: Final = 64 << 20
 _GZIP: Final = b"\x1f\x8b"
@@ -53,7 +55,7 @@ def _verify(paths: Sequence[Path], keys: Mapping[str, Verifies], report: Report)
     kept = [head for path in paths for head in _heads(path)]
     heads = list(believed(kept, keys, report))
     places = sorted({(head.tenant, head.segment) for head, _, _ in kept})
-    trail, unchained, strange = Trail(), dict[str, int](), 0
+    trail, unchained, strange = _trail(places, heads), dict[str, int](), 0
     for part, found, without in (part for path in paths for part in _parts(path, places, heads)):
         trail.merge(part)
         strange += found
@@ -71,36 +73,46 @@ def _verify(paths: Sequence[Path], keys: Mapping[str, Verifies], report: Report)
 
 def _heads(path: Path) -> Sequence[tuple[Head, str | None, bytes | None]]:
     with _opened(path) as file:
-        return heads_first(lines(file, 0, None))
+        return heads_first(itertools.chain.from_iterable(lines(file, 0, None)))
 
 
 Part = tuple[Trail, int, dict[str, int]]
 """What was seen; lines that are none; rows without a chain by tenant."""
 
 
-def _parts(path: Path, places: Sequence[tuple[str, str]], heads: Sequence[Head]) -> Iterator[Part]:
-    size, cores = path.stat().st_size, len(os.sched_getaffinity(0))
-    with open(path, "rb") as file:
-        is_packed = file.read(len(_GZIP)) == _GZIP
-    count = 1 if is_packed else min(cores, _MOST_PARTS, size // _WORTH + 1)
-    if count == 1:
-        yield _part(path, 0, None, places, heads)
-        return
-    edges = [size * number // count for number in range(count + 1)]
-    with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
-        running = [pool.submit(_part, path, start, end, places, heads) for start, end in itertools.pairwise(edges)]
-        for each in running:
-            yield each.result()
-
-
-def _part(path: Path, start: int, end: int | None, places: Sequence[tuple[str, str]], heads: Sequence[Head]) -> Part:
+def _trail(places: Sequence[Place], heads: Sequence[Head]) -> Trail:
     trail = Trail()
     for place in places:
         trail.strand(place, (), SIGNED)
     for head in heads:
         trail.strand((head.tenant, head.segment), [head])
+    return trail
+
+
+def _parts(path: Path, places: Sequence[Place], heads: Sequence[Head]) -> Iterator[Part]:
+    """What was seen in the parts of a file, in their order. This process reads parts from the last one on, which
+    others, who begin a while after it, have not come to."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        is_packed = file.read(len(_GZIP)) == _GZIP
+    count = 1 if is_packed else max(1, min(_MOST_PARTS, size // max(_WORTH, _OF_A_CHAIN * len(places))))
+    more = min(count, len(os.sched_getaffinity(0)), _MOST_PROCESSES) - 1
+    if more < 1:
+        yield _part(path, 0, None, places, heads)
+        return
+    spans = list(itertools.pairwise(size * number // count for number in range(count + 1)))
+    with ProcessPoolExecutor(more, mp_context=get_context("spawn")) as pool:
+        running = [pool.submit(_part, path, *span, places, heads) for span in spans]
+        ours = [_part(path, *spans[at], places, heads) for at in reversed(range(count)) if running[at].cancel()]
+        for each in running:
+            yield ours.pop() if each.cancelled() else each.result()
+
+
+def _part(path: Path, start: int, end: int | None, places: Sequence[Place], heads: Sequence[Head]) -> Part:
+    trail = _trail(places, heads)
     with _opened(path) as file:
         strange, unchained = take(trail, lines(file, start, end))
+    trail.strands = {place: strand for place, strand in trail.strands.items() if strand.rows}
     return trail, strange, unchained
 
 
@@ -116,25 +128,36 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
             yield cast(BinaryIO, unpacked)
 
 
-def lines(file: BinaryIO, start: int, end: int | None) -> Iterator[bytes]:
-    """The lines that begin in this part of a file, `end` excluded. Raises Strange for one without an end."""
+def lines(file: BinaryIO, start: int, end: int | None) -> Iterator[list[bytes]]:
+    """The lines that begin in this part of a file, `end` excluded, in portions. Raises Strange for one without an
+    end."""
     at = max(start - 1, 0)
     file.seek(at)
     rest, skips = b"", start > 0
     while block := file.read(_BLOCK):
-        found = (rest + block).split(b"\n")
+        block = rest + block
+        found = block.split(b"\n")
         rest = found.pop()
-        for line in found:
-            begins = at
-            at += len(line) + 1
-            if skips:  # the end of a line that begins in the part before
-                skips = False
-                continue
-            if end is not None and begins >= end:
-                return
-            if line:
-                yield line
+        begins, at = at, at + len(block) - len(rest)
+        if end is not None and at > end:
+            found = _beginning(found, end - begins)
+        if skips and found:  # the end of a line that begins in the part before
+            skips = False
+            del found[0]
+        yield [line for line in found if line]
+        if end is not None and at >= end:
+            return
         if len(rest) > _LONGEST_LINE:
             raise Strange("a line does not end")
-    if rest and not skips and (end is None or at < end):
-        yield rest
+    if rest and not skips:
+        yield [rest]
+
+
+def _beginning(found: list[bytes], size: int) -> list[bytes]:
+    """Those of some lines that begin in so many bytes from the first one's begin."""
+    begins = 0
+    for number, line in enumerate(found):
+        if begins >= size:
+            return found[:number]
+        begins += len(line) + 1
+    return found

@@ -90,7 +90,7 @@ def test_an_export_is_verified_row_by_row() -> None:
     ]  # fmt: skip
     bare = EXPORTED[3].replace(b'"segment":"one/1",', b"")
     head = head_to_json(HEADS[0], None, None)
-    assert take(trail, [head, *EXPORTED, *odd, bare]) == (7, {ACME: 1, "7": 1})
+    assert take(trail, [[head, *EXPORTED], odd, [bare]]) == (7, {ACME: 1, "7": 1})
     report = Report()
     trail.report(report, FOREVER_US)
     assert (found(report), report.rows) == ([], 20)
@@ -102,7 +102,7 @@ def test_a_changed_export_is_found() -> None:
         trail = Trail()
         trail.strand((ACME, "one/1"), HEADS)
         assert old in EXPORTED[5]
-        take(trail, [*EXPORTED[:5], EXPORTED[5].replace(old, new), *EXPORTED[6:]])
+        take(trail, [[*EXPORTED[:5], EXPORTED[5].replace(old, new)], EXPORTED[6:]])
         report = Report()
         trail.report(report, FOREVER_US)
         assert found(report) == [("changed", 6, 6)]
