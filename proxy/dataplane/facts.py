@@ -96,6 +96,11 @@ class Facts:
             _why(ctx) if ctx.refusal is not None or ctx.shadowed else _NO_REASON, known,
         )  # fmt: skip
 
+    def bare_ending(self, ctx: RequestContext, outcome: str) -> bytes:
+        """The same when it cannot be told: that it is over, and what was known when it was sent."""
+        about = orjson.dumps({"timestamp": datetime.now(UTC), "outcome": outcome}, option=_UTC)
+        return b"%b,%b,%b}\n" % (about[:-1], _SENT, ctx.known)
+
     def _server(self, upstream: Upstream) -> bytes:
         key = (upstream.name, upstream.place.id)
         server = self._servers.get(key)

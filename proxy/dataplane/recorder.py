@@ -116,7 +116,8 @@ class Recorder:
 
     def intend(self, ctx: RequestContext, upstream: Upstream) -> bool:
         """A call is about to be sent to `upstream`. Returns whether `durable` must come first. Raises Unrecorded."""
-        self._name_trace(ctx)
+        if self.tracer is not None or "traceparent" in ctx.fields or (ctx.envelope and ctx.envelope.traceparent):
+            self._name_trace(ctx)
         journal = self.journal
         grade: AuditGrade = self._grade(ctx) if journal is not None else "none"
         ctx.grade = grade
@@ -150,11 +151,21 @@ class Recorder:
     def record(self, ctx: RequestContext, now: float) -> None:
         """The request is over, `now` in monotonic seconds. Never raises: a failure here must not cost an answer."""
         self._metrics.in_flight -= 1
+        outcome, duration_s = ctx.outcome or _outcome(ctx), now - ctx.started_at
         try:
-            self._record(ctx, now)
+            self._count(ctx, outcome, now, duration_s)
         except Exception as bug:
-            self._metrics.record_failures += 1
-            self._log.error("record failed", exc_info=bug)
+            self._failed(bug)
+        try:
+            self._write(ctx, outcome, duration_s)
+        except Exception as bug:
+            self._failed(bug)
+            if ctx.known and ctx.intended and self.journal is not None:  # or it would stay open for ever
+                self._keep(ctx, self._facts.bare_ending(ctx, outcome), self.journal)
+
+    def _failed(self, bug: Exception) -> None:
+        self._metrics.record_failures += 1
+        self._log.error("record failed", exc_info=bug)
 
     def bug(self, ctx: RequestContext, bug: Exception) -> None:
         """Log the traceback of a bug that `ctx` ran into; the request's own record comes later as always."""
@@ -171,23 +182,21 @@ class Recorder:
         if self.enabled:
             self._access_log.write(refused_early(refusal.reason, refusal.detail, refusal.status, peer))
 
-    def _record(self, ctx: RequestContext, now: float) -> None:
-        outcome, duration_s = ctx.outcome or _outcome(ctx), now - ctx.started_at
+    def _write(self, ctx: RequestContext, outcome: str, duration_s: float) -> None:
         if self.tracer is not None:
             self.tracer.end(ctx, outcome)
         elif not ctx.intended:
             self._name_trace(ctx)
-        self._count(ctx, outcome, now, duration_s)
         journal = self.journal
         if journal is None and not self.enabled:
             return
         if not ctx.intended and journal is not None and self.scrutiny is not None:
             self.scrutiny.refusal(ctx)
         line = self._facts.ending(ctx, outcome, duration_s, ctx.known or self._facts.known(ctx))
-        if journal is not None:
-            self._keep(ctx, line, journal)
         if self.enabled:
             self._access_log.write_line(line)
+        if journal is not None:  # last, so that whatever fails before, it is kept once
+            self._keep(ctx, line if ctx.capture is None else _with_result(line, ctx.capture), journal)
 
     def _count(self, ctx: RequestContext, outcome: str, now: float, duration_s: float) -> None:
         first_byte_s = ctx.first_byte_at - ctx.started_at if ctx.first_byte_at else -1.0
@@ -209,7 +218,7 @@ class Recorder:
         if grade == "none":
             return
         if ctx.intended:
-            journal.end(ctx.id, _with_result(line, ctx.capture) if ctx.capture is not None else line, grade)
+            journal.end(ctx.id, line, grade)
         elif isinstance(ctx.refusal, Blocked):  # it may come ten thousand times a second: they are counted
             journal.skip(tenant)
         else:  # a stranger's refusals never take the room of calls

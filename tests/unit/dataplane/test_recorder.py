@@ -146,6 +146,26 @@ def test_a_record_that_fails_is_counted_and_costs_nothing_else(capfd: pytest.Cap
     assert "record failed" in capfd.readouterr().out
 
 
+@pytest.mark.parametrize("broken", ["_usage", "tracer", "_access_log", "capture"])
+def test_what_was_begun_is_ended_once_whatever_fails(broken: str) -> None:
+    """Or its intent would be open until the process dies, and nobody would know how it ended."""
+    desk, pages = kept()
+    ctx = sent(desk)
+    desk.recorder.intend(ctx, cast(Any, ctx.upstream))
+    ctx.outcome = "timeout"
+    if broken == "capture":
+        ctx.capture = cast(Any, Broken())
+    else:
+        setattr(desk.recorder, broken, Broken())
+    desk.record(ctx)
+    assert desk.metrics.record_failures == 1
+    ((outcome, grade),) = pages.ended.values()
+    assert (outcome["kind"], outcome["id"], outcome["outcome"], outcome["tenant_id"], grade, pages.ends) == (
+        "outcome", "r1", "timeout", "t1", "standard", 1,
+    )  # fmt: skip
+    assert (outcome.get("status") == 200) == (broken == "_usage")
+
+
 def test_a_bug_is_logged_with_its_traceback(capfd: pytest.CaptureFixture[str]) -> None:
     """The client sees nothing of it; the log does."""
     desk = Desk()
@@ -185,6 +205,7 @@ class Pages:
         self.others: list[tuple[dict[str, Any], str, str]] = []
         self.skipped: list[str] = []
         self.late: bool | None = False
+        self.ends = 0
 
     def begin(self, key: str, record: bytes, grade: str) -> bool:
         if not self.full:
@@ -193,6 +214,7 @@ class Pages:
 
     def end(self, key: str, record: bytes, grade: str) -> bool:
         self.ended[key] = (orjson.loads(record), grade)
+        self.ends += 1
         return True
 
     def append(self, record: bytes, grade: str, tenant: str) -> bool:
