@@ -17,7 +17,7 @@ RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
     && useradd --system --uid 10001 --gid proxy --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin proxy \
     && install --directory --owner proxy --group proxy --mode 0700 /var/lib/mcp-manager
 COPY deploy/config.yaml /etc/mcp-manager/config.yaml
-# The state directory: the key that seals session ids, unless the configuration names one.
+# The state directory: keys, the copy of the registry, and records that PostgreSQL does not have yet.
 VOLUME /var/lib/mcp-manager
 USER 10001:10001
 EXPOSE 8080 9090

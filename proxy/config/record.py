@@ -21,7 +21,7 @@ class Spool(Model):
     """The files that records wait in until PostgreSQL has them, in `state_dir`/spool."""
 
     max_size: Annotated[Size, Field(ge=1 << 16)] = 1 << 30
-    """Bytes on disk of all processes together: two million records or so."""
+    """Bytes on disk of all processes together: of 600,000 calls or so."""
     segment: Annotated[Size, Field(ge=1 << 12, le=1 << 30)] = 16 << 20
     """Bytes of one file; it is deleted when PostgreSQL has all of it."""
     memory: Annotated[Size, Field(le=1 << 30)] = 64 << 20

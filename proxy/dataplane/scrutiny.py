@@ -9,17 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from proxy.audit.risk import RiskRules
+from proxy.audit.risk import LEVELS, RiskRules
 from proxy.dataplane.capture import Captures
 from proxy.identity.principal import Scope
 
 if TYPE_CHECKING:
-    from proxy.audit.risk import Hints
+    from proxy.audit.risk import Verdict
     from proxy.config.record import Record
     from proxy.dataplane.context import RequestContext
     from proxy.dataplane.exchange import Headers
     from proxy.dataplane.retries import Tools
     from proxy.dataplane.upstream import Upstream
+    from proxy.mcp.envelope import Message
 
 #: From here on somebody should hear of it.
 _ALARMING: Final = frozenset(("high", "critical"))
@@ -37,45 +38,59 @@ class Scrutiny:
         self._wall = wall
         #: Told of calls that are alarming.
         self.risky: Callable[[RequestContext, str, tuple[str, ...]], None] = lambda ctx, level, reasons: None
+        #: Of sets of scopes, of which there are a few.
+        self._admins: dict[frozenset[Scope], bool] = {}
         self._config = config
         self._rules = RiskRules(config.risk)
-        self._captures = self._captures_of(config)
+        self._keep(config)
 
     def configure(self, config: Record) -> None:
         """A reloaded configuration is in force. What is usual for whom stays known."""
         kept = self._rules.habits if config.risk.volume == self._config.risk.volume else None
         self._rules = RiskRules(config.risk, kept)
-        self._captures = self._captures_of(config)
+        self._keep(config)
         self._config = config
 
     def call(self, ctx: RequestContext, upstream: Upstream) -> None:
         """A call is about to be sent: rate it, and keep of its arguments what is to be kept."""
-        message = ctx.message
-        item = self._tools.tool(upstream.name, message.target) if message is not None and message.target else None
-        self._rate(ctx, item.hints if item is not None else None, "")
-        kept = self._captures.of_request(ctx.body, ctx.envelope)
+        envelope = ctx.envelope
+        if envelope is not None and envelope.batch:  # the first message may be harmless
+            rated = [self._rated(ctx, message, upstream, "") for message in envelope.messages]
+            self._note(ctx, max(rated, key=lambda verdict: LEVELS.index(verdict.level)))
+        else:
+            self._note(ctx, self._rated(ctx, ctx.message, upstream, ""))
+        kept = self._captures.of_request(ctx.body, ctx.envelope) if self._keeps_arguments else None
         if kept is not None:
             ctx.content = {"arguments": kept.value, "arguments_hash": kept.digest}
 
     def refusal(self, ctx: RequestContext) -> None:
         """A request was refused before anything of it was sent."""
         refusal = ctx.refusal
-        self._rate(ctx, None, refusal.reason if refusal is not None and refusal.status < _SERVER_ERROR else "")
+        denied = refusal.reason if refusal is not None and refusal.status < _SERVER_ERROR else ""
+        self._note(ctx, self._rated(ctx, ctx.message, None, denied))
 
     def answer(self, ctx: RequestContext, headers: Headers) -> None:
         """An answer begins: overhear it, if results are kept."""
-        ctx.capture = self._captures.of_answer(headers)
+        if self._keeps_results:
+            ctx.capture = self._captures.of_answer(headers)
 
-    def _rate(self, ctx: RequestContext, hints: Hints | None, denied: str) -> None:
-        principal = ctx.principal
-        verdict = self._rules.assess(
-            ctx.message, hints, principal.id, Scope.ADMIN in principal.scopes, denied, self._wall()
-        )
+    def _rated(self, ctx: RequestContext, message: Message | None, upstream: Upstream | None, denied: str) -> Verdict:
+        principal, hints = ctx.principal, None
+        if upstream is not None and message is not None and message.target:
+            item = self._tools.tool(upstream.name, message.target)
+            hints = item.hints if item is not None else None
+        admin = self._admins.get(principal.scopes)  # looking for an Enum takes five times as long
+        if admin is None:
+            admin = self._admins[principal.scopes] = Scope.ADMIN in principal.scopes
+        return self._rules.assess(message, hints, principal.id, admin, denied, self._wall())
+
+    def _note(self, ctx: RequestContext, verdict: Verdict) -> None:
         ctx.risk = verdict.level
         if verdict.reasons:
             ctx.risk_reasons = verdict.reasons
             if verdict.level in _ALARMING:
                 self.risky(ctx, verdict.level, verdict.reasons)
 
-    def _captures_of(self, config: Record) -> Captures:
-        return Captures(config.arguments, config.results, config.max_content, self._key)
+    def _keep(self, config: Record) -> None:
+        self._captures = Captures(config.arguments, config.results, config.max_content, self._key)
+        self._keeps_arguments, self._keeps_results = config.arguments != "none", config.results != "none"

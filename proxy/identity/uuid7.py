@@ -25,7 +25,7 @@ _VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abc
 class RecordIds:
     """Makes identities; one maker for each process or purpose."""
 
-    __slots__ = ("_entropy", "_head", "_last", "_ms", "_tails", "_wall")
+    __slots__ = ("_entropy", "_head", "_last", "_ms", "_tail", "_tails", "_wall")
 
     def __init__(self, wall: Callable[[], float], entropy: Callable[[int], bytes]) -> None:
         """`wall`: seconds since 1970; `entropy`: so many random bytes."""
@@ -35,7 +35,7 @@ class RecordIds:
         self._last = 0
         #: Of `text`: the millisecond of the last one, its digits, and random ends.
         self._ms = -1
-        self._head = ""
+        self._head = self._tail = ""
         self._tails: list[str] = []
 
     def new(self) -> UUID:
@@ -49,21 +49,27 @@ class RecordIds:
 
     def text(self) -> str:
         """One more, as text: a fifth of what `str(new())` takes, since every request has one."""
-        if not self._tails:
-            self._tails = _tails(self._entropy(_STOCK * _TAIL_BYTES).hex())
         last = self._last + 1
         now = int(self._wall() * 1e3) << _COUNTER_BITS
         if now > last:
-            last = now | self._last & _HALF_COUNTER  # begins anew somewhere in its lower half
+            last = now | last & _HALF_COUNTER  # begins anew somewhere in its lower half
         self._last = last
         if last >> _COUNTER_BITS != self._ms:
-            self._ms = last >> _COUNTER_BITS
-            digits = f"{self._ms:012x}"
-            self._head = f"{digits[:8]}-{digits[8:]}-7"
-        return f"{self._head}{last & _COUNTER:03x}-{self._tails.pop()}"
+            self._begin(last >> _COUNTER_BITS)
+        return f"{self._head}{last & _COUNTER:03x}{self._tail}"
+
+    def _begin(self, ms: int) -> None:
+        """What is the same within a millisecond: the counter tells its identities apart, and 62 random bits tell them
+        from those of others."""
+        self._ms = ms
+        digits = f"{ms:012x}"
+        self._head = f"{digits[:8]}-{digits[8:]}-7"
+        if not self._tails:
+            self._tails = _tails(self._entropy(_STOCK * _TAIL_BYTES).hex())
+        self._tail = self._tails.pop()
 
 
 def _tails(digits: str) -> list[str]:
     """The last two groups of identities, made of random hex digits; two bits are the variant (section 4.1)."""
     each = range(0, len(digits), 2 * _TAIL_BYTES)
-    return [f"{_VARIANT[digits[at]]}{digits[at + 1 : at + 4]}-{digits[at + 4 : at + 16]}" for at in each]
+    return [f"-{_VARIANT[digits[at]]}{digits[at + 1 : at + 4]}-{digits[at + 4 : at + 16]}" for at in each]

@@ -15,6 +15,8 @@ from proxy.dataplane.offers import Hints
 from proxy.dataplane.scrutiny import Scrutiny
 from proxy.errors import Forbidden, UpstreamFailed
 from proxy.identity.principal import Scope
+from proxy.mcp.envelope import Envelope, Kind, Message
+from proxy.mcp.methods import Access
 from tests.unit.dataplane.recording import Desk, answered
 
 #: A Tuesday at noon, UTC.
@@ -95,3 +97,13 @@ def test_results_are_overheard_only_where_they_are_kept() -> None:
     looked.configure(Record(results="sanitised"))
     looked.answer(ctx, [("Content-Type", "application/json")])
     assert ctx.capture is not None
+
+
+def test_a_batch_is_as_risky_as_the_worst_of_its_messages() -> None:
+    """The first may be harmless."""
+    looked, ctx = scrutiny(Catalogue(destructive=True)), called()
+    calls = [Message(Kind.REQUEST, "tools/call", 1, Access.EXECUTE, "tool", name) for name in ("other", "search_code")]
+    ctx.envelope = Envelope(tuple(calls), True, False, "2025-03-26")
+    ctx.message = ctx.envelope.first
+    looked.call(ctx, cast(Any, ctx.upstream))
+    assert (ctx.risk, ctx.risk_reasons) == ("high", ("destructive",))
