@@ -8,6 +8,7 @@ What PostgreSQL refuses is halved until the one record is found that it does not
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -43,6 +44,10 @@ class Origin(Protocol):
     @property
     def name(self) -> str:
         """Its name."""
+
+    @property
+    def unwritten(self) -> Mapping[int, bytes]:
+        """Segments behind all others that are in no file, because there is no room for them."""
 
     def is_sealed(self, number: int) -> bool:
         """Whether nothing will be added to a segment."""
@@ -119,7 +124,7 @@ class Shipment:
     async def _next(self) -> bool:
         """Begin the segment behind the present one, if there is one."""
         numbers = await self._means.aside(partial(layout.segments, self._origin.path))
-        later = [number for number in numbers if number > self._number]
+        later = sorted(number for number in {*numbers, *self._origin.unwritten} if number > self._number)
         if later:
             self._number, self._offset, self._ahead = later[0], 0, Ahead([], 0, 0)
             self._chains.next(self._segment)
@@ -243,6 +248,10 @@ class Shipment:
     async def _read(self, ahead: Ahead) -> Ahead:
         """The same and one piece more. Raises OSError."""
         path = layout.segment_path(self._origin.path, self._number)
+        unwritten = self._origin.unwritten.get(self._number)
+        if unwritten is not None:
+            piece = segment.read_from(unwritten, ahead.end, _PIECE)
+            return Ahead(ahead.records + piece.records, ahead.start, piece.offset)
         with suppress(FileNotFoundError):  # somebody has deleted it: it is at its end
             piece = await self._means.aside(partial(segment.read, path, ahead.end, _PIECE))
             return Ahead(ahead.records + piece.records, ahead.start, piece.offset)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -43,6 +43,7 @@ class Own:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self.path, self.name = journal.path, journal.name
+        self.unwritten: Mapping[int, bytes] = {}
         #: No record will be added: the segment in use counts as sealed.
         self.ended = False
 
@@ -69,6 +70,7 @@ class Orphan:
     def __init__(self, adopted: Adopted) -> None:
         self.adopted = adopted
         self.path, self.name = adopted.path, adopted.name
+        self.unwritten: Mapping[int, bytes] = adopted.unwritten
 
     def is_sealed(self, number: int) -> bool:
         """Always."""

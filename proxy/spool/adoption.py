@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from errno import EDQUOT, ENOSPC
 from pathlib import Path
 from typing import Final
 
@@ -22,15 +23,18 @@ from proxy.spool.kinds import closed, fields_of, opened
 _PIECE: Final = 256 << 10
 _REST_S: Final = 0.001
 _DAY: Final = len("2026-11-22")
+_NO_ROOM: Final = (ENOSPC, EDQUOT)
 
 
 class Adopted:
     """A journal of a process that is gone; nobody else ships it until `release` or `remove`."""
 
-    def __init__(self, holding: held.Held, unknown: int) -> None:
+    def __init__(self, holding: held.Held, unknown: int, unwritten: dict[int, bytes]) -> None:
         self._held = holding
         #: Requests that the crash had left open.
         self.unknown = unknown
+        #: Segments of their ends, behind all others, that the disk has no room for: number -> content.
+        self.unwritten = unwritten
 
     @property
     def path(self) -> Path:
@@ -73,14 +77,14 @@ def adopt(path: Path, rest: Callable[[], None] = lambda: time.sleep(_REST_S)) ->
     if holding is None:
         return None
     try:
-        return Adopted(holding, 0 if (path / layout.SEALED).exists() else _put_in_order(path, rest))
+        return Adopted(holding, *((0, {}) if (path / layout.SEALED).exists() else _put_in_order(path, rest)))
     except BaseException:
         holding.release()
         raise
 
 
-def _put_in_order(path: Path, rest: Callable[[], None]) -> int:
-    """Returns how many requests were open."""
+def _put_in_order(path: Path, rest: Callable[[], None]) -> tuple[int, dict[int, bytes]]:
+    """Returns how many requests were open, and the segments of their ends that the disk has no room for."""
     numbers = layout.segments(path)
     open_requests: dict[str, bytes] = {}
     for number in numbers:
@@ -90,10 +94,24 @@ def _put_in_order(path: Path, rest: Callable[[], None]) -> int:
     for intent in open_requests.values():
         about = fields_of(intent)
         by_day.setdefault(str(about.get("timestamp"))[:_DAY], []).append(segment.frame(_unknown(about)))
-    for number, day in enumerate(sorted(by_day), numbers[-1] + 1 if numbers else 1):
-        layout.put_file(layout.segment_path(path, number), b"".join(by_day[day]))
-    layout.put_file(path / layout.SEALED, b"")
-    return len(open_requests)
+    first = numbers[-1] + 1 if numbers else 1
+    ends = {number: b"".join(by_day[day]) for number, day in enumerate(sorted(by_day), first)}
+    return len(open_requests), _put(path, ends)
+
+
+def _put(path: Path, ends: dict[int, bytes]) -> dict[int, bytes]:
+    """Write segments, and that nothing is open any more. Returns those that there is no room for, from the first one
+    on: were a later one written, who adopts the journal after us would give the others other numbers."""
+    left = dict(ends)
+    try:
+        for number, content in ends.items():
+            layout.put_file(layout.segment_path(path, number), content)
+            del left[number]
+        layout.put_file(path / layout.SEALED, b"")
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+    return left
 
 
 def _read_through(path: Path, open_requests: dict[str, bytes], rest: Callable[[], None]) -> int:

@@ -50,6 +50,14 @@ def read(path: Path, offset: int, limit_bytes: int) -> Piece:
     return Piece(records, offset + used, torn or _impossible(wanted))
 
 
+def read_from(content: bytes, offset: int, limit_bytes: int) -> Piece:
+    """The same of a segment that is no file, and is whole."""
+    records, used, wanted = _split(content[offset : offset + max(limit_bytes, HEAD)])
+    if not records and wanted:
+        records, used, _ = _split(content[offset : offset + wanted])
+    return Piece(records, offset + used, False)
+
+
 def _split(content: bytes) -> tuple[list[bytes], int, int]:
     """Whole records, their bytes, and the bytes that the next record wants (0: none begins)."""
     records: list[bytes] = []

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from proxy.background import shipment as module
 from proxy.background.batches import Away, Means
 from proxy.background.shipment import Shipment
-from proxy.spool import checkpoint, layout
+from proxy.spool import checkpoint, layout, segment
 from proxy.spool.kinds import carried
 from proxy.spool.quarantine import Quarantine
 from proxy.store.database import Database
@@ -35,6 +35,7 @@ class Origin:
         self.path, self.name = path, path.name
         self.sealed = sealed
         self.told: list[int] = []
+        self.unwritten: dict[int, bytes] = {}
 
     def is_sealed(self, number: int) -> bool:
         """Up to some segment."""
@@ -90,6 +91,27 @@ async def test_every_segment_is_shipped_and_signed(name: str, database: Database
     assert {(row["is_final"], row["key_id"]) for row in heads} == {(True, SIGNER.key_id)}
     assert await count(owner_dsn(name), "request_logs") == 4
     assert origin.told == [1, 2, 2]
+
+
+async def test_segments_that_are_in_no_file_come_last_and_may_be_shipped_again(
+    name: str, database: Database, tmp_path: Path
+) -> None:
+    """As files they would give the same rows: there is room for them the next time."""
+    ends = [[raw(1)], [raw(number) for number in range(2, 700)]]
+    path = journal(tmp_path, [raw(number, "intent") for number in range(1, 700)])
+    origin = Origin(path)
+    origin.unwritten = {number: b"".join(map(segment.frame, each)) for number, each in enumerate(ends, 2)}
+    async with means_of(database, tmp_path) as means:
+        assert await shipped(means, origin)
+    found = await chains(owner_dsn(name))
+    assert {place: rows for (place, _), (rows, _) in found.items()} == {"j/1": 699, "j/2": 1, "j/3": 698}
+    for number, content in origin.unwritten.items():
+        layout.segment_path(path, number).write_bytes(content)
+    checkpoint.forget(path)
+    async with means_of(database, tmp_path) as means:
+        assert await shipped(means, Origin(path))
+    assert await chains(owner_dsn(name)) == found
+    assert await count(owner_dsn(name), "audit_heads") == 3
 
 
 async def test_a_segment_in_use_has_a_head_each_minute_and_no_final_one(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from errno import EIO, ENOSPC
 from pathlib import Path
 
 import orjson
@@ -137,3 +138,44 @@ def test_one_that_cannot_be_put_in_order_is_not_kept_from_others(tmp_path: Path)
     with pytest.raises(OSError):
         adopt(path)
     assert orphans(tmp_path) == [path]
+
+
+@pytest.mark.parametrize("room", [0, 1, 2])
+def test_a_disk_without_room_keeps_no_journal_from_being_shipped(
+    tmp_path: Path, room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ends that it has no room for are told from memory, in the same segments as when there is room again."""
+    days = [intent(day, timestamp=f"2026-11-{day}T00:00:00.000000Z") for day in (20, 21, 22)]
+    path, put, left = abandoned(tmp_path, days), layout.put_file, iter(range(room))
+
+    def full(target: Path, content: bytes) -> None:
+        if next(left, None) is None:
+            raise OSError(ENOSPC, "full")
+        put(target, content)
+
+    monkeypatch.setattr(layout, "put_file", full)
+    taken = adopted(path)
+    assert (taken.unknown, sorted(taken.unwritten)) == (3, [2, 3, 4][room:])
+    taken.release()
+    monkeypatch.undo()
+    again = adopted(path)
+    assert (again.unknown, again.unwritten) == (3 - room, {})
+    for number, content in taken.unwritten.items():
+        assert layout.segment_path(path, number).read_bytes() == content
+    assert contents(path) == [*days, *map(unknown, days)]
+    assert adopt(path) is None
+    again.release()
+    assert adopted(path).unknown == 0
+
+
+def test_a_disk_that_fails_otherwise_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the journal is left to others."""
+    path = abandoned(tmp_path, [intent(1)])
+
+    def fails(target: Path, content: bytes) -> None:
+        raise OSError(EIO, "broken")
+
+    monkeypatch.setattr(layout, "put_file", fails)
+    with pytest.raises(OSError, match="broken"):
+        adopt(path, lambda: None)
+    assert not held.is_held(path)

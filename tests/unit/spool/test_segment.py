@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.spool import segment
-from proxy.spool.segment import HEAD, LARGEST, Piece, frame, next_whole, read
+from proxy.spool.segment import HEAD, LARGEST, Piece, frame, next_whole, read, read_from
 
 RECORDS = st.lists(st.binary(min_size=0, max_size=80).map(lambda text: b"{" + text + b"}"), min_size=1, max_size=20)
 
@@ -37,6 +37,21 @@ def test_what_was_written_is_read_back_in_pieces_of_any_size(path: Path, records
     """Every record, once, in its order; the end is no tear."""
     path.write_bytes(b"".join(map(frame, records)))
     assert all_of(path, limit) == (records, path.stat().st_size, False)
+
+
+@given(records=RECORDS, limit=st.integers(1, 400))
+def test_what_is_no_file_is_read_in_the_same_way(records: list[bytes], limit: int) -> None:
+    """Every record, once, in its order; each piece has one at least."""
+    content = b"".join(map(frame, records))
+    found: list[bytes] = []
+    at = 0
+    while at < len(content):
+        piece = read_from(content, at, limit)
+        assert piece.records
+        found += piece.records
+        at = piece.offset
+    assert found == records
+    assert read_from(content, at, limit) == Piece([], at, False)
 
 
 @given(records=RECORDS, cut=st.integers(1, 2000), limit=st.integers(1, 400))
