@@ -151,6 +151,99 @@ class Recorder:
     def record(self, ctx: RequestContext, now: float) -> None:
         """The request is over, `now` in monotonic seconds. Never raises: a failure here must not cost an answer."""
         self._metrics.in_flight -= 1
+        outcome = ctx.outcome or _outcome(ctx)
+        self._survives(self._count, ctx, outcome, now)
+        if self._survives(self._write, ctx, outcome, now):
+            return
+        if ctx.known and ctx.intended and self.journal is not None:  # or it would stay open for ever
+            self._keep(ctx, self._facts.bare_ending(ctx, outcome), self.journal)
+
+    def _survives(
+        self, part: Callable[[RequestContext, str, float], None], ctx: RequestContext, outcome: str, now: float
+    ) -> bool:
+        """Whether a part of the record could be made; the other is made in any case."""
+        try:
+            part(ctx, outcome, now)
+        except Exception as bug:
+            self._metrics.record_failures += 1
+            self._log.error("record failed", exc_info=bug)
+            return False
+        return True
+
+    def bug(self, ctx: RequestContext, bug: BaseException) -> None:
+        """A request ran into a bug."""
+        ...
+
+
+class Recorder:
+    """Writes the record of each request. One for the whole process; a reload replaces `enabled` and `config`."""
+
+    def __init__(
+        self, metrics: Metrics, access_log: AccessLog, enabled: bool, usage: Usage | None = None,
+        facts: Facts | None = None, config: Record | None = None,
+    ) -> None:  # fmt: skip
+        self._metrics = metrics
+        self._access_log = access_log
+        self._usage = usage
+        self._facts = facts or Facts()
+        self._log = logger("dataplane")
+        #: Whether access lines are written; metrics always are.
+        self.enabled = enabled
+        self.config = config or Record()
+        #: Makes the names of requests; without it they have none.
+        self.new_id: Callable[[], str] = str
+        #: Where records go; None: nowhere.
+        self.journal: Journal | None = None
+        #: Sums up traffic.
+        self.tally: Tally | None = None
+        #: Rates calls, and keeps what is to be kept of their content.
+        self.scrutiny: Scrutiny | None = None
+        #: Notes what went wrong and what looks like an attack.
+        self.incidents: Incidents | None = None
+        #: Follows requests through their traces; None: the client's trace is told, no more.
+        self.tracer: Tracer | None = None
+
+    def begin(self, ctx: RequestContext) -> None:
+        """A request begins; `record` follows in any case."""
+        self._metrics.in_flight += 1
+
+    def intend(self, ctx: RequestContext, upstream: Upstream) -> bool:
+        """A call is about to be sent to `upstream`. Returns whether `durable` must come first. Raises Unrecorded."""
+        if self.tracer is not None or "traceparent" in ctx.fields or (ctx.envelope and ctx.envelope.traceparent):
+            self._name_trace(ctx)
+        journal = self.journal
+        grade: AuditGrade = self._grade(ctx) if journal is not None else "none"
+        ctx.grade = grade
+        if journal is None or grade == "none":
+            ctx.intended = True
+            return False
+        if self.scrutiny is not None:
+            self.scrutiny.call(ctx, upstream)
+        known = ctx.known = self._facts.known(ctx)
+        if not journal.begin(ctx.id, self._facts.intent(ctx, upstream, known), grade):
+            raise Unrecorded("spool full", headers=(("Retry-After", "1"),))
+        ctx.intended = True
+        return grade == "strict"
+
+    def answered(self, ctx: RequestContext, headers: Headers) -> None:
+        """The head of an answer has come: its content is overheard where results are kept."""
+        if self.scrutiny is not None and ctx.known:
+            self.scrutiny.answer(ctx, headers)
+
+    async def durable(self) -> None:
+        """What was written so far is on disk. Raises Unrecorded when that takes too long."""
+        assert self.journal is not None  # noqa: S101 - intend() has used it
+        try:
+            async with asyncio.timeout(_DISK_S):
+                kept = await self.journal.durable()
+        except TimeoutError:
+            kept = False
+        if not kept:
+            raise Unrecorded("disk", headers=(("Retry-After", "1"),))
+
+    def record(self, ctx: RequestContext, now: float) -> None:
+        """The request is over, `now` in monotonic seconds. Never raises: a failure here must not cost an answer."""
+        self._metrics.in_flight -= 1
         outcome, duration_s = ctx.outcome or _outcome(ctx), now - ctx.started_at
         try:
             self._count(ctx, outcome, now, duration_s)
@@ -182,7 +275,7 @@ class Recorder:
         if self.enabled:
             self._access_log.write(refused_early(refusal.reason, refusal.detail, refusal.status, peer))
 
-    def _write(self, ctx: RequestContext, outcome: str, duration_s: float) -> None:
+    def _write(self, ctx: RequestContext, outcome: str, now: float) -> None:
         if self.tracer is not None:
             self.tracer.end(ctx, outcome)
         elif not ctx.intended:
@@ -192,13 +285,14 @@ class Recorder:
             return
         if not ctx.intended and journal is not None and self.scrutiny is not None:
             self.scrutiny.refusal(ctx)
-        line = self._facts.ending(ctx, outcome, duration_s, ctx.known or self._facts.known(ctx))
+        line = self._facts.ending(ctx, outcome, now - ctx.started_at, ctx.known or self._facts.known(ctx))
         if self.enabled:
             self._access_log.write_line(line)
         if journal is not None:  # last, so that whatever fails before, it is kept once
             self._keep(ctx, line if ctx.capture is None else _with_result(line, ctx.capture), journal)
 
-    def _count(self, ctx: RequestContext, outcome: str, now: float, duration_s: float) -> None:
+    def _count(self, ctx: RequestContext, outcome: str, now: float) -> None:
+        duration_s = now - ctx.started_at
         first_byte_s = ctx.first_byte_at - ctx.started_at if ctx.first_byte_at else -1.0
         message, upstream, refusal = ctx.message, ctx.upstream, ctx.refusal
         method = message.method if message is not None else ctx.head.method
