@@ -16,8 +16,8 @@ from typing import Any, Final
 import orjson
 
 from proxy.audit.chain import Head
-from proxy.audit.columns import COLUMNS, NAMES, PLACE
-from proxy.audit.copied import ESCAPED, iso, values
+from proxy.audit.columns import COLUMNS, NAMES, PLACE, escaped
+from proxy.audit.copied import iso, values
 from proxy.audit.regular import Regular, Row
 from proxy.audit.verify import Strand, Trail
 
@@ -117,8 +117,8 @@ class Shape:
         for at in self._numbers:
             value = found[at]
             found[at] = str(value) if value.__class__ is int else _number(value)
-        if self._json or not plain:
-            found = [each.translate(ESCAPED) for each in found]
+        if not plain:  # nor is there a backslash in what is written for JSON then
+            found = [escaped(each) for each in found]
         parts = self._between.copy()
         parts[1::2] = found
         return "".join(parts).encode()

@@ -18,8 +18,7 @@ from typing import Any, Final
 
 import orjson
 
-from proxy.audit.columns import COLUMNS, PLACE
-from proxy.audit.copied import ESCAPED
+from proxy.audit.columns import COLUMNS, PLACE, escaped
 from proxy.audit.verify import Place
 
 Row = tuple[Place, int, bytes, bytes]
@@ -64,9 +63,11 @@ class Kept(dict[bytes, bytes]):
     def __init__(self, find: Callable[[bytes], bytes]) -> None:
         super().__init__()
         self._find = find
+        self.missed = 0
 
     def __missing__(self, piece: bytes) -> bytes:
         """Raises ValueError, TypeError, KeyError."""
+        self.missed += 1
         made = self._find(piece)
         if len(self) >= _MOST:
             self.clear()
@@ -104,7 +105,7 @@ def _text(value: Any, type_: str) -> str:
         return "t" if value else "f"
     elif type_ not in ("text", "uuid", "inet", "bytea") or value.__class__ is not str:
         raise Irregular
-    return str(value.translate(ESCAPED))
+    return escaped(value)
 
 
 def _second(piece: bytes) -> bytes:
@@ -115,8 +116,7 @@ def _second(piece: bytes) -> bytes:
     return b"%d" % seconds
 
 
-_ACTOR: Final = members("actor_type", "risk_reasons")
-_CAPTURED: Final = members("arguments", "result")
+_captured: Final = members("arguments", "result")
 _KINDS: Final = {b'","kind":"inte': "intent", b'","kind":"outc': "outcome", b'","kind":"deni': "denied"}
 
 
@@ -129,6 +129,7 @@ class Spot:
         "begin",
         "body",
         "body_text",
+        "first",
         "format",
         "lead",
         "lead_text",
@@ -142,6 +143,8 @@ class Spot:
         if found is None:
             raise Irregular
         self.begin, self.place = found[1] + b"\t", (found[1].decode(), "")
+        #: The first of the numbers: an intent has no durations.
+        self.first = b',"bytes_in":' if kind.endswith(b"inte") else b',"duration_ms":'
         #: Pieces that no line has.
         self.lead = self.body = self.after = b"\0"
         self.lead_text = self.body_text = self.after_text = b""
@@ -157,24 +160,40 @@ def _measures(present: tuple[bool, ...]) -> tuple[re.Pattern[bytes], bytes]:
     return re.compile(f'{there}(?!,"(?:{names})")'.encode()), "\t".join(texts).encode()
 
 
+def _learn_measures(spot: Spot, raw: bytes, at: int) -> re.Match[bytes]:
+    """Find which of the numbers there are. Raises Irregular."""
+    all_ = _NUMBERS.match(raw, at)
+    spot.measures, spot.format = _measures(tuple(each is not None for each in all_.groups()) if all_ else ())
+    found = spot.measures.match(raw, at)
+    if found is None:
+        raise Irregular
+    return found
+
+
 class Regular:
     """Reads lines, and keeps what it found for pieces of them."""
 
     def __init__(self) -> None:
         self._spots = dict[tuple[bytes, bytes], Spot]()
-        self._learned, self._tried, self._left = 0, 0, 0
-        self._seconds, self._actors = Kept(_second), Kept(_ACTOR)
-        self._behind, self._calls, self._last = (
+        self._irregular, self._tried, self._missed, self._left = 0, 0, 0, 0
+        self._seconds, self._resources = Kept(_second), Kept(members("resource_id", "resource_id"))
+        self._kept = [
             Kept(members(*span))
-            for span in (("messages", "instance"), ("messages", "user_agent"), ("instance", "instance"))
-        )
+            for span in (
+                ("actor_type", "result"), ("actor_type", "resource_type"), ("server_name", "result"),
+                ("server_name", "risk_reasons"),
+                ("messages", "instance"), ("messages", "user_agent"), ("instance", "instance"),
+            )
+        ]  # fmt: skip
+        self._whole, self._actors, self._calls, self._named, self._behind, self._clients, self._last = self._kept
 
     def reader(self, lines: int) -> Callable[[bytes], Row | None]:
         """What reads so many lines that come next. When most of the last ones had little in common with those before
         them, the short way is the longer one, and for a while it is not tried."""
-        if self._learned > self._tried:
+        missed = self._irregular + sum(kept.missed for kept in self._kept)
+        if (missed - self._missed) * 2 > self._tried:
             self._left = _PAUSE
-        self._learned, self._tried = 0, lines
+        self._missed, self._tried = missed, lines
         if self._left:
             self._left -= 1
             return _unread
@@ -209,7 +228,7 @@ class Regular:
             )  # fmt: skip
             return spot.place, int(seq), text, unhexlify(raw[-66:-2])
         except (ValueError, TypeError, KeyError, IndexError, error):
-            self._learned += 1
+            self._irregular += 1
             return None
 
     def _spot(self, tenant: bytes, kind: bytes) -> Spot:
@@ -220,24 +239,25 @@ class Regular:
 
     def _learn_body(self, spot: Spot, raw: bytes, comma: int, end: int) -> re.Match[bytes]:
         """Find where the numbers are, and what is before them."""
-        self._learned += 1
-        at = raw.find(b',"duration_ms":', comma)
-        if at < 0:
-            at = raw.find(b',"bytes_in":', comma)
-        at = at if at >= 0 else end
-        present = _NUMBERS.match(raw, at)
-        spot.measures, spot.format = _measures(tuple(each is not None for each in present.groups()) if present else ())
-        found = spot.measures.match(raw, at)
-        if found is None:
-            raise Irregular
+        at = raw.find(spot.first, comma)
+        if at < 0 and (at := raw.find(b',"bytes_in":', comma)) < 0:
+            at = end
+        found = spot.measures.match(raw, at) or _learn_measures(spot, raw, at)
         body = raw[comma:at]
         spot.body_text, spot.body = self._before(body), body
         return found
 
     def _before(self, body: bytes) -> bytes:
         """The text of what stands before the numbers. Arguments differ from row to row."""
-        cut = min((at for at in (body.find(b',"arguments'), body.find(b',"result')) if at >= 0), default=len(body))
-        return b"\t%b\t%b\t" % (self._actors[body[:cut]], _CAPTURED(body[cut:]) if cut < len(body) else _NOTHING)
+        at = body.find(b',"resource_id":')
+        after = body.find(b',"server_name":', at)
+        if at < 0 or after < 0:
+            return b"\t%b\t" % self._whole[body]
+        cut = body.find(b',"arguments', after)
+        call = (
+            self._calls[body[after:]] if cut < 0 else b"%b\t%b" % (self._named[body[after:cut]], _captured(body[cut:]))
+        )
+        return b"\t%b\t%b\t%b\t" % (self._actors[body[:at]], self._resources[body[at:after]], call)
 
     def _after(self, after: bytes) -> bytes:
         """The text of what stands behind the numbers. What a call was part of differs from row to row."""
@@ -250,10 +270,7 @@ class Regular:
         if found is None:
             raise Irregular
         trace = b"\t".join(found.groups(b"\\N"))
-        return b"\t%b\t%b\t%b" % (self._calls[after[:at]], trace, self._last[after[found.end() :]])
-
-
-_NOTHING: Final = _CAPTURED(b"")
+        return b"\t%b\t%b\t%b" % (self._clients[after[:at]], trace, self._last[after[found.end() :]])
 
 
 def _unread(raw: bytes) -> None:
@@ -268,5 +285,5 @@ def _learn_place(spot: Spot, raw: bytes) -> None:
     kind, segment = row["kind"], row["segment"]
     if lead[:3] != b'","' or list(row) != ["kind", "segment"] or kind not in _KINDS.values() or segment is None:
         raise Irregular
-    spot.lead_text = f"\t{kind}\t{segment.translate(ESCAPED)}\t".encode()
+    spot.lead_text = f"\t{kind}\t{escaped(segment)}\t".encode()
     spot.place, spot.lead = (spot.place[0], segment), lead
