@@ -39,8 +39,8 @@ _END: Final = 76
 """Bytes of the last member, the hash, with the end of the line."""
 
 #: A float of 14 digits at most, three of them decimals, reads in COPY as it does in JSON, but for `.0` at its end.
-_FLOAT: Final = r"((?:0|[1-9][0-9]{0,10})(?:\.[0-9]{0,2}[1-9](?=,)|(?=(?:\.0)?,)))(?:\.0)?"
-_INTEGER: Final = r"(0|[1-9][0-9]{0,17})"
+_FLOAT: Final = r"((?:0|[1-9][0-9]{0,10})(?:\.[0-9]{0,2}[1-9](?=,)|(?=(?:\.0)?,)))(?:\.0)?+"
+_INTEGER: Final = r"(0|[1-9][0-9]{0,17}+)"
 _MEASURES: Final = COLUMNS[PLACE["duration_ms"] : PLACE["bytes_out"] + 1]
 _MEMBERS: Final = [f',"{each.name}":{_FLOAT if each.type == "float8" else _INTEGER}' for each in _MEASURES]
 _NUMBERS: Final = re.compile("".join(f"(?:{each})?" for each in _MEMBERS).encode())
