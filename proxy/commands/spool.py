@@ -192,17 +192,7 @@ def _quarantine(given: Namespace, config: Config, spool: Path) -> int:
 
 
 def _retry(given: Namespace, quarantine: Quarantine, spool: Path) -> int:
-    from proxy.spool.journal import Bounds, Journal
-
-    def put(records: list[bytes]) -> bool:
-        async def write() -> bool:
-            journal = Journal(spool, Bounds(total=1 << 62), time.time)
-            kept = all([journal.append(record, "strict", "") for record in records])
-            return await journal.close(remove=not kept) == 0 and kept
-
-        return asyncio.run(write())
-
-    count = quarantine.take_back(put) if len(quarantine) else 0
+    count = asyncio.run(_put_back(quarantine, spool)) if len(quarantine) else 0
     if len(quarantine):
         raise Misuse("the records could not be written; they stay where they were")
     if given.json:
@@ -210,3 +200,26 @@ def _retry(given: Namespace, quarantine: Quarantine, spool: Path) -> int:
     else:
         remark(f"{count} records put back: a proxy of this host ships them, or 'spool replay'")
     return DONE
+
+
+async def _put_back(quarantine: Quarantine, spool: Path) -> int:
+    """Give the records a journal. It is held until they are out of the quarantine: whoever ships it skips those that
+    are in there."""
+    from proxy.spool.journal import Bounds, Journal
+
+    journal, loop = Journal(spool, Bounds(total=1 << 62), time.time), asyncio.get_running_loop()
+
+    async def write(records: list[bytes]) -> bool:
+        kept = all([journal.append(record, "strict", "") for record in records])
+        async with asyncio.timeout(_FINISH_S):
+            return await journal.durable() and kept
+
+    def put(records: list[bytes]) -> bool:
+        return asyncio.run_coroutine_threadsafe(write(records), loop).result()
+
+    count = 0
+    try:
+        count = await asyncio.to_thread(quarantine.take_back, put)
+    finally:
+        await journal.close(remove=not count)
+    return count

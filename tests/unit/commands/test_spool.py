@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
 
@@ -9,6 +10,7 @@ import orjson
 import pytest
 
 from proxy.spool import layout
+from proxy.spool.adoption import orphans
 from proxy.spool.checkpoint import Checkpoint, save
 from proxy.spool.journal import Journal
 from proxy.spool.quarantine import Entry, Quarantine
@@ -126,6 +128,28 @@ def test_what_postgresql_does_not_take_is_listed_and_put_back(operator: Operator
     assert (done["journals"], done["quarantined"], done["unknown"]) == (1, 1, 0)
     assert [(row["id"], row["kind"]) for row in operator.rows(ROWS)] == [(UUID(key_of(1)), "intent")]
     assert [each["segment"] for each in operator.result("spool", "quarantine")] != ["gone/7"]
+
+
+def test_nobody_ships_what_is_in_the_quarantine_still(
+    operator: Operator, spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """He would pass over it, and then it would be nowhere."""
+    spool.mkdir(parents=True)
+    assert Quarantine(spool).add(Entry(record_of("intent", 1), "no partition", NOON, "gone/7"))
+    take_back, found = Quarantine.take_back, []
+
+    def watched(self: Quarantine, put: Callable[[list[bytes]], bool]) -> int:
+        def putting(records: list[bytes]) -> bool:
+            kept = put(records)
+            found.append((len(layout.journals(spool)), orphans(spool)))
+            return kept
+
+        return take_back(self, putting)
+
+    monkeypatch.setattr(Quarantine, "take_back", watched)
+    assert operator.result("spool", "quarantine", "--retry") == {"retried": 1}
+    assert found == [(1, [])]
+    assert len(orphans(spool)) == 1
 
 
 def test_what_cannot_be_written_back_stays_in_quarantine(operator: Operator, spool: Path) -> None:
