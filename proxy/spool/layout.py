@@ -21,6 +21,8 @@ CHECKPOINT: Final = "checkpoint"
 SEALED: Final = "sealed"
 QUARANTINE: Final = "quarantine"
 _SUFFIX: Final = ".seg"
+#: What a file system makes of its own where a spool is one by itself.
+_FOREIGN: Final = "lost+found"
 
 
 def segment_path(journal: Path, number: int) -> Path:
@@ -40,8 +42,10 @@ def journals(spool: Path) -> list[Path]:
     """The journals of a spool, by the time of their beginning; none when there is no spool."""
     with suppress(FileNotFoundError):
         return sorted(
-            Path(each.path) for each in os.scandir(spool) if each.is_dir() and not each.name.startswith(".")
-        )  # fmt: skip
+            Path(each.path)
+            for each in os.scandir(spool)
+            if each.is_dir() and not each.name.startswith(".") and each.name != _FOREIGN
+        )
     return []
 
 

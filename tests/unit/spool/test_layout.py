@@ -16,7 +16,7 @@ def test_an_empty_or_absent_spool_has_nothing(tmp_path: Path) -> None:
 
 
 def test_segments_are_in_the_order_of_their_numbers_and_all_count(tmp_path: Path) -> None:
-    """The quarantine counts too; what is being made or removed does not."""
+    """The quarantine counts too; what is being made or removed does not, nor what belongs to the file system."""
     for name in ("b", "a", ".new-c"):
         (tmp_path / name).mkdir()
         for number in (100_000_000, 2, 1):
@@ -24,6 +24,7 @@ def test_segments_are_in_the_order_of_their_numbers_and_all_count(tmp_path: Path
         (tmp_path / name / "lock").write_bytes(bytes(10))
         (tmp_path / name / ".00000009.seg.new").write_bytes(bytes(10))
     (tmp_path / layout.QUARANTINE).write_bytes(bytes(5))
+    (tmp_path / "lost+found").mkdir(mode=0)
     assert [path.name for path in layout.journals(tmp_path)] == ["a", "b"]
     assert layout.segments(tmp_path / "a") == [1, 2, 100_000_000]
     assert layout.bytes_of(tmp_path) == 65
