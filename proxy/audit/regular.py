@@ -24,8 +24,10 @@ from proxy.audit.verify import Place
 Row = tuple[Place, int, bytes, bytes]
 """Tenant and segment, place in the chain, canonical text, hash."""
 
-#: Pieces that are kept, of each kind: 1 KiB each.
+#: Pieces that are kept, of each kind, and their longest; the longest line that is read here. Bytes.
 _MOST: Final = 4096
+_LONGEST_PIECE: Final = 1024
+_LONGEST: Final = 16_384
 #: Up to the end of the tenant; the time, up to the second; its microseconds; what is between; the id; the kind's begin.
 _BEGIN: Final = Struct("50s28s6s9s36s14s")
 _LEAD: Final = 129
@@ -71,7 +73,8 @@ class Kept(dict[bytes, bytes]):
         made = self._find(piece)
         if len(self) >= _MOST:
             self.clear()
-        self[piece] = made
+        if len(piece) <= _LONGEST_PIECE:
+            self[piece] = made
         return made
 
 
@@ -201,6 +204,8 @@ class Regular:
 
     def read(self, raw: bytes) -> Row | None:
         """A row; None when the line has to be read the long way. 3 µs."""
+        if len(raw) > _LONGEST:
+            return None
         try:
             tenant, second, us, between, ident, kind = _BEGIN.unpack_from(raw)
             spot = self._spots.get((tenant, kind)) or self._spot(tenant, kind)

@@ -151,5 +151,10 @@ def test_what_is_kept_of_pieces_is_bounded(monkeypatch: pytest.MonkeyPatch) -> N
     kept = Kept(lambda piece: asked.append(piece) or piece.upper())
     assert [kept[piece] for piece in (b"a", b"b", b"a", b"c", b"a")] == [b"A", b"B", b"A", b"C", b"A"]
     assert asked == [b"a", b"b", b"c", b"a"]
+    assert kept[b"x" * 1025] == b"X" * 1025
+    assert b"x" * 1025 not in kept
     regular = Regular()
     assert all(regular.read(raw) for raw in EXPORTED)
+    long = EXPORTED[0].replace(b'"search"', b'"%b"' % (b"s" * 20_000))
+    assert at_length(long) is not None
+    assert regular.read(long) is None
