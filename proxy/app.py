@@ -120,6 +120,7 @@ class App:
             setting_families(self._overrides.outcome),
         )
         self._prepared: Built | None = None
+        self._handler: Handler | None = None
         self._records = Records(config, self.metrics, stream, self._backend)
         self._recorder = self._records.recorder
         self._streams = Streams()
@@ -142,11 +143,11 @@ class App:
             self._streams, mirrors, time.monotonic, protection.load, protection.budget, backend.catalogue, self._keeps,
             backend.lessons, backend.limiter, backend.violated, self._recorder, self.live.weight_of,
         )  # fmt: skip
-        handler = Handler(self.live, backend.bans, parts, self._recorder)
+        self._handler = Handler(self.live, backend.bans, parts, self._recorder)
         with _naming("admin", config.admin.host, config.admin.port):
             admin_port = await self._admin.start()
         with _naming("listen", config.listen.host, config.listen.port):
-            port = await self._listener.start(config.listen, self._lane(handler))
+            port = await self._listener.start(config.listen, self._lane(self._handler))
         self._start_loops(config)
         self._started = True
         self._configure(self.live.snapshot.config)  # rows may have changed it since everyone was made
@@ -255,6 +256,8 @@ class App:
         """End loops, upstream connections, databases and the admin port, in this order; metrics are readable to the
         last."""
         await self._listener.stop_accepting()
+        if self._handler is not None:
+            self._handler.ending = True
         self._listener.abort_all()
         await self._supervisor.stop(_STOP_S)
         await self.live.close()

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Handler:
-    """Runs each request through the phases. Holds what they need and no state of its own."""
+    """Runs each request through the phases. Holds what they need, and whether it is the end."""
 
     def __init__(self, live: Live, bans: Bans, parts: Parts, recorder: Recorder) -> None:
         self._live = live
@@ -39,6 +39,8 @@ class Handler:
         self._parts = parts
         self._recorder = recorder
         self._clock = parts.clock
+        #: What is left of the requests is being reset: it is not their clients that leave.
+        self.ending = False
 
     async def __call__(self, exchange: Exchange) -> None:
         snapshot = self._live.snapshot  # read once: a reload never splits a request
@@ -60,7 +62,7 @@ class Handler:
             reject(ctx, refusal)
             self._bans.note(refusal, ctx.client_ip, self._clock(), ctx.path)
         except (asyncio.CancelledError, ConnectionError):
-            ctx.outcome = ctx.outcome or "client_gone"
+            ctx.outcome = ctx.outcome or ("drained" if self.ending else "client_gone")
             raise
         except Exception as bug:
             reject(ctx, InternalError(type(bug).__name__))

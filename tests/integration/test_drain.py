@@ -233,3 +233,25 @@ async def test_a_request_whose_body_still_arrives_is_answered(clients: Clients) 
             await client.send(request[-20:])
             status, fields, _ = await client.answer()
             assert (status, fields["connection"]) == (200, "close")
+
+
+async def test_a_call_that_the_drain_cuts_has_not_been_left_by_its_client(clients: Clients) -> None:
+    """Its line says so, and so does that of a call whose client did leave before."""
+    asked = asyncio.Semaphore(0)
+
+    async def script(wire: Wire) -> None:
+        await wire.request()
+        asked.release()
+        await wire.reader.read()
+
+    async with scripted_upstream(script) as upstream:
+        with running_proxy(draining(upstream, "100ms")) as proxy:
+            leaves, stays = await clients.connect(proxy.port), await clients.connect(proxy.port)
+            for client in (leaves, stays):
+                await client.send(post())
+                await asked.acquire()
+            await leaves.close()
+            await asyncio.to_thread(proxy.wait_for, lambda line: line.get("outcome") == "client_gone")
+            await terminate(proxy)
+            await asyncio.to_thread(proxy.wait_for, lambda line: line.get("outcome") == "drained")
+            await stays.close()
