@@ -46,7 +46,9 @@ class Held:
 
 def make(spool: Path, wall: Callable[[], float]) -> Held:
     """Make a journal with a name of its own. Raises OSError."""
-    spool.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not spool.is_dir():
+        spool.mkdir(mode=0o700, parents=True, exist_ok=True)
+        sync_folder(spool.parent)  # a record is on no disk while its folder is not
     _sweep(spool, wall() - _LEFTOVER_S)
     begun = datetime.fromtimestamp(wall(), UTC)
     name = f"{begun:%Y%m%dT%H%M%SZ}-{os.urandom(_RANDOM_BYTES).hex()}"

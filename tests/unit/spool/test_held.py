@@ -26,6 +26,16 @@ def test_a_new_journal_is_held_by_its_maker_from_the_first_moment(tmp_path: Path
     other.release()
 
 
+def test_the_folders_of_a_new_spool_are_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a host that dies takes with it what was synced in them."""
+    synced: list[Path] = []
+    monkeypatch.setattr(held, "sync_folder", synced.append)
+    spool = tmp_path / "spool"
+    for _ in range(2):
+        held.make(spool, Wall()).release()
+    assert synced == [tmp_path, spool, spool]
+
+
 def test_only_one_holds_a_journal(tmp_path: Path) -> None:
     """Who gives it up lets the next one have it."""
     maker = held.make(tmp_path, Wall())
