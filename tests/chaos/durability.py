@@ -93,7 +93,9 @@ class Victim:
         await asyncio.to_thread(self.proxy.process.wait)
         await asyncio.to_thread(self.proxy.stop)
         self.kills += 1
+        before = self.caller
         await self.start()
+        await before.close()
 
 
 async def _measure(length: Length, outage: str, short: bool) -> list[Figure]:
@@ -107,13 +109,17 @@ async def _measure(length: Length, outage: str, short: bool) -> list[Figure]:
         victim = Victim(shared, folder / "victim")
         await victim.start()
         stack.push_async_callback(lambda: asyncio.to_thread(victim.proxy.stop))
+        stack.push_async_callback(lambda: victim.caller.close())
         survivor = await stack.enter_async_context(_proxy(shared, folder / "survivor"))
         name = await stack.enter_async_context(migrated_database())
         await admit(owner_dsn(name), [who])
         other = await stack.enter_async_context(
             _proxy(_settings(login_dsn(name), upstream.port, folder / "other-state"), folder / "other")
         )
-        run = _Run(length, who, victim, Caller(survivor.port), Caller(other.port), upstream)
+        callers = Caller(survivor.port), Caller(other.port)
+        for caller in callers:
+            stack.push_async_callback(caller.close)
+        run = _Run(length, who, victim, *callers, upstream)
         rss = survivor.rss_bytes()
         await run.go(length.before_s)
         rss_before = survivor.rss_bytes()
