@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks import rig
+from benchmarks import record_cost, rig
 from benchmarks.load import Order, Target
 
 RATIO_TARGET: Final = 1.35
@@ -229,6 +229,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(figures)
     if not options.short:
         publish(figures)
+    cost = record_cost.measure(10 if options.short else 60)
+    with_it = cost["rows_line_and_metrics"]
+    print(f"record_us_per_call: {cost['nothing']:.2f} without, {with_it:.2f} with (target {record_cost.TARGET_US:g})")
     print(f"ratio_of_many_to_few_routes: {growth:.2f} (target {SCALE_TARGET})")
     print(f"target for the next line: {RATIO_TARGET}")
     print(f"ratio_to_bare_aiohttp: {ratio:.2f}")

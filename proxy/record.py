@@ -182,11 +182,13 @@ class Records:
 
     async def finish(self) -> None:
         """Write the last rows, and ship the rest of the spool; what PostgreSQL does not take stays on disk."""
-        if self._started:
-            await self._finish()
-        if self._journal is not None:
-            shipped = self._shipper is not None and await self._shipper.finish(_LAST_ROWS_S)
-            await self._journal.close(remove=shipped)
+        try:
+            if self._started:
+                await self._finish()
+        finally:
+            if self._journal is not None:
+                shipped = self._shipper is not None and await self._shipper.finish(_LAST_ROWS_S)
+                await self._journal.close(remove=shipped)
 
     async def _finish(self) -> None:
         await self._traffic.finish()

@@ -188,7 +188,8 @@ async def test_the_summaries_answer_from_rows(name: str, database: Database) -> 
         asked = (await session.fetch("/* test.ask */ SELECT * FROM get_request_performance_summary()"))[0]
         used = (await session.fetch("/* test.ask */ SELECT * FROM get_tenant_usage_summary()"))[0]
         by_minute = (await session.fetch("/* test.ask */ SELECT * FROM get_server_traffic_summary()"))[0]
-        parts = {row["component"]: row for row in await session.fetch("/* test.ask */ SELECT * FROM performance_monitoring")}
+        monitored = await session.fetch("/* test.ask */ SELECT * FROM performance_monitoring")
+    parts = {row["component"]: row for row in monitored}
     assert (health["total_servers"], health["healthy_servers"]) == (1, 1)
     assert (asked["total_requests"], asked["failed_requests"], asked["p50_ms"]) == (3, 1, 20.0)
     assert (used["requests"], used["failed_requests"], used["bytes_in"]) == (3, 1, 300)
