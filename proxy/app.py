@@ -154,6 +154,7 @@ class App:
         self.readiness.set("listener", True)
         gc.collect()
         gc.freeze()  # what serves until the end is not looked through again: that takes 0.1 s and more each time
+        self._protection.event("start", "info", "The proxy serves", servers=len(self.live.snapshot.upstreams))
         self._log.info("serving", port=port, admin_port=admin_port, servers=len(self.live.snapshot.upstreams))
         return port, admin_port
 
@@ -221,6 +222,9 @@ class App:
         self._overrides.swap(built)
         if self._started:
             self._configure(built.config)
+            self._protection.event(
+                "reload", "info", "A configuration came into force", generation=self.metrics.generation
+            )
             self._log.info(
                 "configuration in force", generation=built.snapshot.generation, servers=len(built.config.servers)
             )
@@ -238,6 +242,7 @@ class App:
     def _report(self, error: ConfigError) -> None:
         """A configuration that cannot be used: the one in force goes on serving."""
         self.metrics.reload_failed()
+        self._protection.event("reload_refused", "error", "A configuration was refused", problems=len(error.problems))
         self._log.error("configuration refused", problems=[str(problem) for problem in error.problems])
 
     def _report_rows(self, problems: Collection[str]) -> None:
@@ -255,6 +260,7 @@ class App:
     async def stop(self) -> None:
         """End loops, upstream connections, databases and the admin port, in this order; metrics are readable to the
         last."""
+        self._protection.event("stop", "info", "The proxy stops")
         await self._listener.stop_accepting()
         if self._handler is not None:
             self._handler.ending = True

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from proxy.identity.uuid7 import RecordIds
     from proxy.metrics import Family
     from proxy.store.database import Database
+    from proxy.store.observations import Severity
 
 Rows = Callable[[str], Mapping[str, Any]]
 """The rows of a table of the registry by id: the same object for as long as none changed."""
@@ -101,6 +102,11 @@ class Protection:
         self.budget.config = config.retry_budget
         self._watch.configure(config.overload)
         self._maintenance.step()
+
+    def event(self, kind: str, severity: Severity, message: str, **details: object) -> None:
+        """This process did something that operators ask about later; its line of the log is written by whoever did."""
+        if self._recording:
+            self._observing.note("", kind, severity, "app", message, details)
 
     def breaker_changed(self, upstream: Upstream, change: Change) -> None:
         """A breaker opened, tries, or closed."""

@@ -130,6 +130,12 @@ class Observing:
         """Something happened. `tenant`: an id, '' for none; `details` hold no secret."""
         tell = {"info": self._log.info, "warning": self._log.warning}.get(severity, self._log.error)
         tell(message, kind=kind, component=component, details=details)
+        self.note(tenant, kind, severity, component, message, details)
+
+    def note(
+        self, tenant: str, kind: str, severity: Severity, component: str, message: str, details: Mapping[str, Any]
+    ) -> None:
+        """The same of what the log says in other words."""
         if self._database is None:
             return
         if len(self._events) >= _MOST_WAITING:

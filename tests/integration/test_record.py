@@ -193,3 +193,11 @@ def test_the_spool_shows_what_it_holds(world: Identified) -> None:
     assert world.proxy.metric("mcp_proxy_record_rows_total") > 0
     shown = command(world, "spool", "status", "--json")
     assert shown.returncode == 0, shown.stderr
+
+
+def test_starts_and_reloads_are_events(world: Identified) -> None:
+    """Those that come into force, and those that cannot."""
+    world.reload()
+    world.proxy.reload({"servers": {}})
+    kinds = {"start", "reload", "reload_refused"}
+    soon(lambda: kinds <= {row["event_type"] for row in world.sql("SELECT event_type FROM system_events")})
