@@ -144,7 +144,8 @@ class _Walk:
             if self._values <= 0:
                 kept.append(f"[cut: {len(items) - len(kept)} more items]")
                 break
-            if pairs:
+            if pairs and depth + 1 < self._depth:
+                self._values -= 1
                 kept.append([self.any(item[0], depth + 2, None), self.any(item[1], depth + 2, kind_of(item[0]))])
                 continue
             kept.append(self.any(item, depth + 1, kind or option))
