@@ -125,8 +125,11 @@ class Shipper:
 
     async def step(self) -> None:
         """Ship what there is. Quiet while PostgreSQL is away. Raises OSError when our own journal cannot be read."""
-        await self.means.database.probe()
+        database = self.means.database
+        await database.probe()
         try:
+            if database.numbers()["write"].circuit_open:  # batches that nobody takes are not made five times a second
+                raise Away("PostgreSQL does not answer")
             async with self._alone:
                 until = self.means.clock() + _LONGEST_S
                 await self._ship_own(until)

@@ -11,7 +11,7 @@ import pytest
 from proxy.background.shipping import Shipper, families
 from proxy.spool import layout
 from proxy.spool.journal import Bounds, Journal
-from proxy.store.database import Database
+from proxy.store.database import Database, Places
 from tests.unit.audit.made import TENANT, record
 from tests.unit.background.shipped import REFUSED, SIGNER, Spoken, call, journal, raw
 from tests.unit.dataplane.fakes import Time
@@ -218,3 +218,19 @@ async def test_what_was_done_is_shown_as_metrics(name: str, database: Database, 
     assert found["mcp_proxy_record_shipping"] == 1
     assert all(isinstance(value, float) for value in found.values())
     await shipper.finish(1.0)
+
+
+async def test_while_postgresql_is_away_no_batches_are_made_for_it(tmp_path: Path, mine: Journal) -> None:
+    """Making one costs 10 ms of CPU, five times a second, of which calls would hear."""
+    database = Database(Places("postgresql://nobody@127.0.0.1:1/nothing"), {})
+    await database.open()
+    shipper, said, _ = shipper_of(database, tmp_path, mine)
+    recorded(mine, 1)
+    await shipper.step()
+    assert shipper.away
+    shipper._own = None
+    await shipper.step()
+    assert shipper._own is None  # the journal was not even opened
+    assert [line for line in said.lines if "records wait" in str(line)]
+    await database.close()
+    await mine.close()
