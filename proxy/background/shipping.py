@@ -100,13 +100,20 @@ class Shipper:
         self._own: Shipment | None = None
         self._orphan: tuple[Orphan, Shipment] | None = None
         self._alone = asyncio.Lock()
-        #: Why nothing is shipped just now; '' when it is.
+        #: Why nothing is shipped just now; '' when it is; and since when, by the clock.
         self.away = ""
+        self._away_since = 0.0
 
     @property
     def counts(self) -> Counts:
         """What was done so far."""
         return self.means.counts
+
+    @property
+    def lag_s(self) -> float:
+        """How far the database is behind, seconds; 0: not at all."""
+        waited_s = self.means.clock() - self._away_since if self.away else 0.0
+        return max(self.counts.lag_s, waited_s)
 
     @property
     def busy(self) -> bool:
@@ -215,6 +222,7 @@ class Shipper:
     def _say(self, reason: str) -> None:
         """Log a change."""
         if bool(reason) != bool(self.away):
+            self._away_since = self.means.clock()
             if reason:
                 self.means.log.warning("records wait", reason=reason)
             else:
@@ -229,8 +237,8 @@ def families(shipper: Shipper) -> Iterator[Family]:
         yield Family("counter", f"mcp_proxy_record_{name}", purpose, (("", float(getattr(counts, name))),))
     yield Family("counter", "mcp_proxy_record_journal_failures", "Journals of processes that are gone, not to be used",
                  (("", float(shipper.journal_failures)),))  # fmt: skip
-    yield Family("gauge", "mcp_proxy_record_lag_seconds", "Age of the record shipped last; 0: all are",
-                 (("", counts.lag_s),))  # fmt: skip
+    yield Family("gauge", "mcp_proxy_record_lag_seconds", "How far PostgreSQL is behind the spool; 0: not at all",
+                 (("", shipper.lag_s),))  # fmt: skip
     yield Family(
         "gauge", "mcp_proxy_record_shipping", "Whether records can be shipped", (("", float(not shipper.away)),)
     )

@@ -130,7 +130,8 @@ async def _measure(length: Length, outage: str, short: bool) -> list[Figure]:
         ended = len(run.pairs)
         grown = survivor.rss_bytes() - rss_before
         healed = time.monotonic()
-        drained = asyncio.create_task(_drained([survivor, victim.proxy], 30.0))
+        waiting = {each.request_id for each in run.seen if each.status == 200}
+        drained = asyncio.create_task(_drained(postgres.owner_dsn, waiting, length.after_s + length.shipped_s))
         await run.go(length.after_s)
         drained_s = await drained - healed
         await asyncio.sleep(length.shipped_s)
@@ -236,15 +237,13 @@ def _ratio(pairs: Sequence[tuple[float, float]]) -> float:
     return statistics.fmean(ratios[quarter : len(ratios) - quarter])
 
 
-async def _drained(proxies: Sequence[ProxyProcess], patience_s: float) -> float:
-    """When no record waits any more; infinity if some still do."""
+async def _drained(dsn: str, names: set[str], patience_s: float) -> float:
+    """When every one of these calls has its outcome in PostgreSQL; infinity if some still have none."""
+    count = "SELECT count(DISTINCT id) AS n FROM audit_logs WHERE kind = 'outcome' AND id = ANY($1::text[]::uuid[])"
     until = time.monotonic() + patience_s
     while time.monotonic() < until:
-        waiting = 0.0
-        for proxy in proxies:
-            if proxy.process.poll() is None:
-                waiting += await asyncio.to_thread(proxy.metric, "mcp_proxy_record_lag_seconds")
-        if waiting < 1.0:
+        [row] = await execute(dsn, count, list(names))
+        if row["n"] == len(names):
             return time.monotonic()
         await asyncio.sleep(0.2)
     return float("inf")

@@ -224,12 +224,14 @@ async def test_while_postgresql_is_away_no_batches_are_made_for_it(tmp_path: Pat
     """Making one costs 10 ms of CPU, five times a second, of which calls would hear."""
     database = Database(Places("postgresql://nobody@127.0.0.1:1/nothing"), {})
     await database.open()
-    shipper, said, _ = shipper_of(database, tmp_path, mine)
+    shipper, said, clock = shipper_of(database, tmp_path, mine)
     recorded(mine, 1)
     await shipper.step()
     assert shipper.away
     shipper._own = None
+    clock.now += 30.0
     await shipper.step()
+    assert shipper.lag_s == 30.0
     assert shipper._own is None  # the journal was not even opened
     assert [line for line in said.lines if "records wait" in str(line)]
     await database.close()
