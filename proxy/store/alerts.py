@@ -11,10 +11,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
-import asyncpg
-
 from proxy.store import tenants
-from proxy.store.learned import Unusable
+from proxy.store.failures import LATER, told_apart
 from proxy.store.observations import plain
 from proxy.store.pool import Unavailable
 
@@ -30,12 +28,6 @@ MOST_EPISODES: Final = 500
 _GONE: Final = "5 minutes"
 #: So long what happened is kept.
 _KEPT: Final = "90 days"
-_REFUSED: Final = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
-#: There is no table, column or role yet, or somebody else was faster: later, perhaps.
-_LATER: Final = (
-    asyncpg.TransactionRollbackError, asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError,
-    asyncpg.InsufficientPrivilegeError, asyncpg.InvalidParameterValueError,
-)  # fmt: skip
 
 
 class AlertRow(NamedTuple):
@@ -116,7 +108,7 @@ async def read_rules(session: Session) -> list[AlertRow]:
     """The rules of all tenants that are on. `session` is one of `Database.snapshot`. Raises Unavailable."""
     try:
         rows = await session.fetch(_READ)
-    except _LATER as error:
+    except LATER as error:
         raise Unavailable(type(error).__name__) from None
     return [AlertRow._make((*row[:-1], tuple(row[-1]))) for row in rows]
 
@@ -128,17 +120,13 @@ async def put(session: Session, episodes: Sequence[EpisodeRow], values: Mapping[
     """
     ids = sorted({*values, *(each.alert_id for each in episodes if each.alert_id is not None)})
     mended = [each._replace(name=plain(each.name), server=each.server and plain(each.server)) for each in episodes]
-    try:
+    with told_apart():
         if ids:
             await session.fetch(_LOCK, ids)
         for start in range(0, len(mended), MOST_EPISODES):
             await session.execute(_PUT, *zip(*mended[start : start + MOST_EPISODES], strict=True))
         if ids:
             await session.execute(_STATES, ids, [values.get(each) for each in ids], [each.id for each in episodes])
-    except _REFUSED as error:
-        raise Unusable(type(error).__name__) from None
-    except _LATER as error:
-        raise Unavailable(type(error).__name__) from None
 
 
 def moment(at: float | None) -> datetime | None:
@@ -165,7 +153,7 @@ async def tidy(session: Session) -> None:
     try:
         for statement in (_LOST, _QUIET, _OLD):
             await session.execute(statement)
-    except _LATER as error:
+    except LATER as error:
         raise Unavailable(type(error).__name__) from None
 
 

@@ -8,7 +8,6 @@ that no row can hold up the others. Sessions are those of `Database.audit`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from uuid import UUID
@@ -19,7 +18,7 @@ import orjson
 from proxy.store.learned import Unusable
 from proxy.store.observations import plain
 from proxy.store.pool import Unavailable
-from proxy.store.violations import tenant_of
+from proxy.store.violations import moment_of, tenant_of, uuid_of
 
 if TYPE_CHECKING:
     from proxy.store.pool import Session
@@ -89,8 +88,8 @@ async def add_errors(session: Session, rows: Sequence[ErrorRow]) -> None:
     """Add errors of any tenant. Raises Unusable, Unavailable."""
     values = [
         (
-            row.id, _moment(row.at), tenant_of(row.tenant), row.severity, plain(row.component), plain(row.kind),
-            plain(row.message), plain(row.fingerprint), _stack(row.stack), _json(row.context), _uuid(row.request_id),
+            row.id, moment_of(row.at), tenant_of(row.tenant), row.severity, plain(row.component), plain(row.kind),
+            plain(row.message), plain(row.fingerprint), _stack(row.stack), _json(row.context), uuid_of(row.request_id),
             plain(row.instance),
         )
         for row in rows
@@ -102,8 +101,8 @@ async def add_events(session: Session, rows: Sequence[EventRow]) -> None:
     """Add events of any tenant. Raises Unusable, Unavailable."""
     values = [
         (
-            row.id, _moment(row.at), tenant_of(row.tenant), plain(row.kind), row.severity, _inet(row.ip),
-            plain(row.principal) or None, plain(row.description), _json(row.details), _uuid(row.request_id),
+            row.id, moment_of(row.at), tenant_of(row.tenant), plain(row.kind), row.severity, _inet(row.ip),
+            plain(row.principal) or None, plain(row.description), _json(row.details), uuid_of(row.request_id),
             plain(row.instance),
         )
         for row in rows
@@ -121,10 +120,6 @@ async def _add(session: Session, statement: str, values: Sequence[tuple[Any, ...
             raise Unavailable(type(error).__name__) from None
 
 
-def _moment(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
-
-
 def _stack(text: str) -> str | None:
     return text[-_LONGEST:].encode("utf-8", "replace").decode().replace("\0", "?") or None
 
@@ -132,13 +127,6 @@ def _stack(text: str) -> str | None:
 def _json(facts: Mapping[str, Any]) -> str:
     mended = {plain(key): plain(value) if isinstance(value, str) else value for key, value in facts.items()}
     return orjson.dumps(mended, default=str).decode()
-
-
-def _uuid(text: str) -> UUID | None:
-    try:
-        return UUID(text)
-    except ValueError:
-        return None
 
 
 def _inet(text: str) -> str | None:

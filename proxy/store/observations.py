@@ -13,10 +13,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from uuid import UUID
 
-import asyncpg
 import orjson
 
-from proxy.store.learned import Unusable
+from proxy.store.failures import LATER, told_apart
 from proxy.store.pool import Unavailable
 
 if TYPE_CHECKING:
@@ -28,12 +27,6 @@ MOST_ROWS: Final = 250
 _LONGEST: Final = 512
 #: An instance that has not touched its rows for so long is gone.
 _GONE: Final = "1 hour"
-_REFUSED: Final = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
-#: There is no table or role yet, or somebody else was faster: later, perhaps.
-_LATER: Final = (
-    asyncpg.TransactionRollbackError, asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError,
-    asyncpg.InsufficientPrivilegeError, asyncpg.InvalidParameterValueError,
-)  # fmt: skip
 
 HealthStatus = Literal["HEALTHY", "DEGRADED", "UNHEALTHY", "MAINTENANCE", "UNKNOWN"]
 CheckKind = Literal["http", "mcp", "websocket", "tcp"]
@@ -244,7 +237,7 @@ async def patient(transaction: AbstractAsyncContextManager[Session]) -> AsyncIte
     try:
         async with transaction as session:
             yield session
-    except _LATER as error:
+    except LATER as error:
         raise Unavailable(type(error).__name__) from None
 
 
@@ -257,12 +250,8 @@ async def _in_batches(session: Session, statement: str, rows: Sequence[Any], *fi
 
 
 async def _execute(session: Session, statement: str, *values: object) -> None:
-    try:
+    with told_apart():
         await session.execute(statement, *values)
-    except _REFUSED as error:
-        raise Unusable(type(error).__name__) from None
-    except _LATER as error:
-        raise Unavailable(type(error).__name__) from None
 
 
 def plain(text: str) -> str:

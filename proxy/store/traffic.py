@@ -13,10 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
-import asyncpg
-
-from proxy.store.learned import Unusable
-from proxy.store.pool import Unavailable
+from proxy.store.failures import told_apart
 
 if TYPE_CHECKING:
     from proxy.store.pool import Session
@@ -25,12 +22,6 @@ if TYPE_CHECKING:
 MOST_WINDOWS: Final = 25
 #: Quantities of one batch.
 MOST_ROWS: Final = 250
-_REFUSED: Final = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
-#: There is no table or role yet, or somebody else was faster: later, perhaps.
-_LATER: Final = (
-    asyncpg.TransactionRollbackError, asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError,
-    asyncpg.InsufficientPrivilegeError, asyncpg.InvalidParameterValueError,
-)  # fmt: skip
 
 
 class ServerWindow(NamedTuple):
@@ -150,9 +141,5 @@ async def add_usage(session: Session, instance: str, batch: int, rows: Sequence[
 async def _execute(session: Session, statement: str, rows: Sequence[Any], *first: object) -> None:
     if not rows:
         return
-    try:
+    with told_apart():
         await session.execute(statement, *first, *zip(*rows, strict=True))
-    except _REFUSED as error:
-        raise Unusable(type(error).__name__) from None
-    except _LATER as error:
-        raise Unavailable(type(error).__name__) from None

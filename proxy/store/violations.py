@@ -95,14 +95,14 @@ async def add_violations(session: Session, rows: Sequence[Violation]) -> None:
             session,
             _VIOLATIONS,
             [row.id for row in some],
-            [_moment(row.at) for row in some],
-            [_uuid(row.rule) for row in some],
+            [moment_of(row.at) for row in some],
+            [uuid_of(row.rule) for row in some],
             [_plain(row.level) for row in some],
             [_plain(row.subject) for row in some],
             [_inet(row.ip) for row in some],
             [row.limit for row in some],
             [max(0.0, row.retry_after_s) for row in some],
-            [_moment(row.blocked_until) if row.blocked_until is not None else None for row in some],
+            [moment_of(row.blocked_until) if row.blocked_until is not None else None for row in some],
         )
 
 
@@ -113,7 +113,7 @@ async def add_events(session: Session, rows: Sequence[SecurityEvent]) -> None:
             session,
             _EVENTS,
             [row.id for row in some],
-            [_moment(row.at) for row in some],
+            [moment_of(row.at) for row in some],
             [tenant_of(row.tenant) for row in some],
             [_plain(row.kind) for row in some],
             [row.severity for row in some],
@@ -128,7 +128,7 @@ async def add_events(session: Session, rows: Sequence[SecurityEvent]) -> None:
 
 def tenant_of(text: str) -> str:
     """The tenant a row belongs to: the system's when none is known."""
-    return str(_uuid(text) or SYSTEM_TENANT)
+    return str(uuid_of(text) or SYSTEM_TENANT)
 
 
 async def _execute(session: Session, statement: str, *values: object) -> None:
@@ -142,7 +142,8 @@ def _batches(rows: Sequence[Any]) -> Iterable[Sequence[Any]]:
     return (rows[start : start + MOST_ROWS] for start in range(0, len(rows), MOST_ROWS))
 
 
-def _moment(seconds: float) -> datetime:
+def moment_of(seconds: float) -> datetime:
+    """A time of a row; `seconds` since 1970."""
     return datetime.fromtimestamp(seconds, UTC)
 
 
@@ -157,7 +158,8 @@ def _json(details: Mapping[str, Any]) -> str:
     return orjson.dumps(mended).decode()
 
 
-def _uuid(text: str) -> UUID | None:
+def uuid_of(text: str) -> UUID | None:
+    """None for what is none."""
     try:
         return UUID(text)
     except ValueError:
