@@ -30,7 +30,7 @@ from proxy.background.signals import Sources
 from proxy.background.traffic import STEP_S as TRAFFIC_S
 from proxy.background.traffic import Traffic
 from proxy.background.traffic_rows import TrafficRows
-from proxy.config.keyfile import load_or_create
+from proxy.config.keyfile import AUDIT_KEY, load_or_create
 from proxy.dataplane.facts import Facts
 from proxy.dataplane.recorder import Recorder
 from proxy.dataplane.resolver import Resolver
@@ -133,9 +133,9 @@ class Records:
         bounds = Bounds(settings.max_size, settings.segment, settings.memory)
         self._journal = await asyncio.to_thread(Journal, spool, bounds, time.time)
         try:
-            signer = Signer(await asyncio.to_thread(load_or_create, state / "audit.key"))
+            signer = Signer(await asyncio.to_thread(load_or_create, state / AUDIT_KEY))
         except BadKey as error:
-            raise OSError(f"{state / 'audit.key'}: {error}") from None
+            raise OSError(f"{state / AUDIT_KEY}: {error}") from None
         self._shipper = Shipper(records, spool, self._journal, signer, log.logger("record"))
         key = await asyncio.to_thread(load_or_create, state / "arguments.key")
         self._scrutiny = Scrutiny(config.record, self._backend.catalogue, key, time.time)

@@ -23,8 +23,6 @@ from proxy.store.audit_search import Wanted
 if TYPE_CHECKING:
     from proxy.audit.signing import Verifier
 
-#: File of `state_dir` with the secret key that heads are signed with.
-KEY_FILE: Final = "audit.key"
 _COLUMNS: Final = {
     "TIME": "ts", "TENANT": "tenant", "KIND": "kind", "WHO": "actor_id", "ACTION": "action", "TARGET": "resource_id",
     "SERVER": "server_name", "OUTCOME": "outcome", "STATUS": "status_code", "MS": "duration_ms", "RISK": "risk_level",
@@ -94,9 +92,9 @@ def _key(given: Namespace) -> int:
 def own_key(config: Config) -> Verifier:
     """The public key of this installation. Raises Misuse when it has none."""
     from proxy.audit.signing import BadKey, Signer
-    from proxy.config.keyfile import load_or_create
+    from proxy.config.keyfile import AUDIT_KEY, load_or_create
 
-    path = Path(config.state_dir) / KEY_FILE
+    path = Path(config.state_dir) / AUDIT_KEY
     if not path.exists():
         raise Misuse(f"there is no key in {path} yet: a proxy that records makes one when it starts")
     try:

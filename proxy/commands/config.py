@@ -18,10 +18,9 @@ from typing import Any, Final
 import orjson
 
 from proxy.audit.signing import BadKey, Signer
-from proxy.commands.audit import KEY_FILE
 from proxy.commands.connection import change, postgres_of
 from proxy.commands.console import DONE, Misuse, load_config, printable, read_text, remark, show_json, show_table
-from proxy.config.keyfile import load_or_create
+from proxy.config.keyfile import AUDIT_KEY, load_or_create
 from proxy.config.models import Config
 from proxy.config.overrides import Outcome, Override, overridden
 from proxy.config.sources import Origin, origins
@@ -150,7 +149,7 @@ def _audit(config: Config) -> Audit:
     """What writes to the trail, signed like what the proxy writes."""
     postgres_of(config)
     try:
-        signer = Signer(load_or_create(Path(config.state_dir) / KEY_FILE))
+        signer = Signer(load_or_create(Path(config.state_dir) / AUDIT_KEY))
     except (OSError, BadKey) as error:
         raise Misuse(f"the key that signs the audit trail cannot be used: {error}") from None
 

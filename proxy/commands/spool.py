@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from proxy.commands.audit import KEY_FILE
 from proxy.commands.connection import carried_out, postgres_of, turn
 from proxy.commands.console import DONE, Misuse, load_config, remark, show_json, show_table
 from proxy.config.units import size_text
@@ -129,7 +128,7 @@ async def _shipped(config: Config, spool: Path) -> dict[str, Any]:
     from proxy import log
     from proxy.audit.signing import Signer
     from proxy.background.shipping import Shipper
-    from proxy.config.keyfile import load_or_create
+    from proxy.config.keyfile import AUDIT_KEY, load_or_create
     from proxy.store.lifecycle import Stores
 
     state = Path(config.state_dir)
@@ -139,7 +138,7 @@ async def _shipped(config: Config, spool: Path) -> dict[str, Any]:
         try:
             if stores.records is None:
                 raise Misuse("there is no database")
-            signer = Signer(load_or_create(state / KEY_FILE))
+            signer = Signer(load_or_create(state / AUDIT_KEY))
             shipper = Shipper(stores.records, spool, None, signer, log.logger("spool"))
             try:
                 await _ship_all(shipper, spool)

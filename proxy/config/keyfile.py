@@ -13,6 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+#: File of `state_dir` with the secret key that heads of the audit trail are signed with.
+AUDIT_KEY: Final = "audit.key"
 #: Others may pass through the directory: an embedded server of a proxy that runs as root is another user.
 _DIRECTORY_MODE: Final = 0o711
 _RANDOM_BYTES: Final = 32

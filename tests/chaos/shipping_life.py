@@ -22,8 +22,7 @@ import orjson
 from benchmarks.shipping import call
 from proxy.audit.signing import Signer
 from proxy.background.shipping import Shipper
-from proxy.commands.audit import KEY_FILE
-from proxy.config.keyfile import load_or_create
+from proxy.config.keyfile import AUDIT_KEY, load_or_create
 from proxy.identity.uuid7 import RecordIds
 from proxy.log import logger
 from proxy.spool.adoption import orphans
@@ -65,7 +64,7 @@ async def _live(dsn: str, state: Path, acknowledged: Path, calls: int, committed
     journal = Journal(state / "spool", _BOUNDS, time.time)
     database = Database(Places(dsn), {"write": PoolBounds(connections=1, statement_s=10.0)})
     await database.open()
-    signer = Signer(load_or_create(state / KEY_FILE))
+    signer = Signer(load_or_create(state / AUDIT_KEY))
     shipper = Shipper(database, state / "spool", journal, signer, logger("record"))
     shipper.means.after_commit = committed
     lasting: dict[str, bytes] = {}

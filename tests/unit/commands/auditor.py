@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from proxy.commands import audit_arguments
-from proxy.commands.audit import KEY_FILE
 from proxy.commands.console import Misuse
+from proxy.config.keyfile import AUDIT_KEY
 from tests.unit.audit.trails import SIGNER
 from tests.unit.commands.conftest import Operator, waited
 from tests.unit.store.engine import owner_dsn
@@ -46,7 +46,7 @@ class Auditor(Operator):
         """The secret key where the proxy keeps it; a file with the public one."""
         state = self.config.parent / "state"
         state.mkdir(exist_ok=True)
-        secret = state / KEY_FILE
+        secret = state / AUDIT_KEY
         secret.write_text("7a" * 32)
         secret.chmod(0o600)
         config = json.loads(self.config.read_text())

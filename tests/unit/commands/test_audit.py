@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from proxy.commands.audit import KEY_FILE
+from proxy.config.keyfile import AUDIT_KEY
 from tests.unit.audit.trails import SIGNER, ZETA, identity
 from tests.unit.commands.auditor import DAY, Auditor, auditor
 
@@ -61,7 +61,7 @@ def test_the_public_key_is_printed(auditor: Auditor) -> None:
 @pytest.mark.parametrize("content", [None, "x" * 64])
 def test_without_a_key_there_is_none_to_print(auditor: Auditor, content: str | None) -> None:
     """None is made on the side; one that is no key is not shown."""
-    path = auditor.config.parent / "state" / KEY_FILE
+    path = auditor.config.parent / "state" / AUDIT_KEY
     path.unlink()
     if content is not None:
         path.write_text(content)
