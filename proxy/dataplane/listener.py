@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 #: How often deadlines are looked at, seconds: the precision of every downstream deadline.
 TICK_S: Final = 0.1
 _BACKLOG: Final = 4096
+#: How long handshakes that have begun may take when no new ones begin any more, seconds: a round trip.
+_SETTLE_S: Final = 0.05
 #: How long a connection may be idle while memory is short, seconds.
 _SHRUNK_IDLE_S: Final = 1.0
 
@@ -201,7 +203,7 @@ class Listener:
     async def stop_accepting(self) -> None:
         """Close the listening socket, and soon idle connections; each answer from now on closes its connection.
 
-        What the kernel has accepted by now is served: its client is connected, and closing would reset it.
+        Who is connected by now is served, also when the kernel alone knows of it: closing would reset it.
         """
         server, self._server = self._server, None
         if server is None:
@@ -209,6 +211,8 @@ class Listener:
         self.draining = True
         self._accepting = False
         self._hurry_idle(QUIET_S)
+        if tcp.ignore_new(self._sock):
+            await asyncio.sleep(_SETTLE_S)
         waiting = _accepted(self._sock)
         server.close()
         await asyncio.gather(*map(self._adopt, waiting), return_exceptions=True)

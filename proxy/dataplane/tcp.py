@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import socket
+import struct
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,6 +29,18 @@ _OPTIONS: Final = (
 )
 
 
+#: Linux' option, which Python has no name for (asm-generic/socket.h).
+_SO_ATTACH_FILTER: Final = 26
+#: Classic BPF over the TCP header, as (code, jump if true, jump if false, operand): a segment with SYN and without ACK
+#: is dropped, all others pass.
+_NO_SYN: Final = (
+    (0x30, 0, 0, 13),  # load the byte of flags
+    (0x54, 0, 0, 0x12),  # keep SYN and ACK
+    (0x15, 0, 1, 0x02),  # SYN alone?
+    (0x06, 0, 0, 0),  # drop
+    (0x06, 0, 0, 0xFFFFFFFF),  # pass
+)
+
 _NUMERIC: Final = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
 
 
@@ -36,6 +50,22 @@ def set_options(sock: socket.socket) -> None:
         option = getattr(socket, name, None)
         if option is not None:
             sock.setsockopt(level, option, value)
+
+
+def ignore_new(listening: socket.socket) -> bool:
+    """Let a listening socket finish the handshakes that have begun, and begin none. False where that cannot be done.
+
+    Closing a listening socket resets whoever has connected and was not accepted yet, and between the last `accept` and
+    `close` there is always somebody. A client whose SYN is ignored sends it again a second later, and is then refused.
+    """
+    program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in _NO_SYN))
+    try:
+        listening.setsockopt(
+            socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(_NO_SYN), ctypes.addressof(program))
+        )
+    except OSError:  # not Linux, or a sandbox
+        return False
+    return True
 
 
 def guarded(reachable: Reachable) -> NewSocket:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import select
 import socket
+import sys
 import time
 from ipaddress import ip_network
 
@@ -96,3 +99,29 @@ async def test_a_server_of_a_tenant_is_not_reached_inside(host: str) -> None:
                 (await client.send("POST", "", [("Host", "h")], b"{}")).close()
             await client.close()
             assert bool(upstream.seen) is reached
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="socket filters are Linux'")
+def test_a_socket_that_ignores_new_connections_keeps_those_it_has() -> None:
+    """Who had connected is still there to be accepted; who comes later gets no answer, and is refused after `close`."""
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as listening, contextlib.ExitStack() as opened:
+        address = listening.getsockname()
+        early = opened.enter_context(socket.create_connection(address, timeout=5))
+        assert tcp.ignore_new(listening)
+        late = opened.enter_context(socket.socket())
+        late.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            late.connect(address)
+        accepted = opened.enter_context(listening.accept()[0])
+        early.sendall(b"hello")
+        assert accepted.recv(5) == b"hello"
+        listening.close()
+        assert select.select([], [late], [], 5)[1], "its SYN is sent again after a second"
+        assert late.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED
+
+
+def test_where_sockets_have_no_filters_nothing_is_ignored() -> None:
+    """Closing is then as good as it can be."""
+    with contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as closed:
+        closed.close()
+        assert not tcp.ignore_new(closed)
