@@ -19,11 +19,11 @@ run: $(VENV)/installed-run ## Start an MCP server, the proxy in front of it, cal
 	@$(PY) examples/run_demo.py
 
 test: lint ## Check style and types, then run every test
-	@$(PY) -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile $(PYTEST) $(NONE_IS_WELL)
-	@$(PY) -m pytest -m slow $(PYTEST) $(NONE_IS_WELL)
+	@$(PY) -m pytest -m "not alone" -n auto --maxprocesses 4 --dist loadfile $(PYTEST) $(NONE_IS_WELL)
+	@$(PY) -m pytest -m alone $(PYTEST) $(NONE_IS_WELL)
 
 coverage: $(VENV)/installed-dev ## Run the tests that take no figures, and show the lines that none of them reaches
-	@$(PY) -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile --cov --cov-report=term:skip-covered $(PYTEST)
+	@$(PY) -m pytest -m "not alone" -n auto --maxprocesses 4 --dist loadfile --cov --cov-report=term:skip-covered $(PYTEST)
 
 lint: $(VENV)/installed-dev ## Check style and types only
 	@$(PY) -m ruff check .

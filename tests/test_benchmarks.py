@@ -13,7 +13,6 @@ import pytest
 from benchmarks import bench, load, messages, rig
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-pytestmark = pytest.mark.slow
 
 
 def last_lines(script: str) -> list[str]:
@@ -24,6 +23,7 @@ def last_lines(script: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("script", ["latency", "idle_streams", "disconnect"])
 def test_a_proof_meets_its_target_in_its_short_form(script: str) -> None:
     """The script ends with `failed: 0`."""

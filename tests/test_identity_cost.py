@@ -15,7 +15,7 @@ from proxy.identity.principal import Source
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_who_asks_is_known_within_microseconds() -> None:
     """The short form ends with `failed: 0`, after a line for each phase."""
     command = [sys.executable, "-m", "benchmarks.identity_cost", "--short"]

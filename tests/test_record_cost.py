@@ -27,7 +27,7 @@ def test_what_is_measured_really_happens(tmp_path: Path) -> None:
     assert measured["rows_line_and_metrics"].best_us > measured["nothing"].best_us
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_the_short_measurement_prints_its_figures() -> None:
     """Each part by its name, and the verdict last."""
     command = [sys.executable, "-m", "benchmarks.record_cost", "--short"]

@@ -14,7 +14,7 @@ from benchmarks.resilience_cost import REQUESTS, SERVERS, jobs
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_protection_costs_microseconds() -> None:
     """The short form ends with `failed: 0`, after a line for all of it together."""
     command = [sys.executable, "-m", "benchmarks.resilience_cost", "--short"]

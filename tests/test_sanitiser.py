@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from benchmarks.sanitiser import missed, mistaken
 from tests.unit.audit.corpus import Case
 from tests.unit.audit.corpus.heldout import heldout_harmless, heldout_secrets
@@ -16,7 +14,6 @@ from tests.unit.audit.corpus.heldout import heldout_harmless, heldout_secrets
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.mark.slow
 def test_secrets_are_found_and_nothing_else() -> None:
     """The short form ends with `failed: 0`, after recall and false positives."""
     command = [sys.executable, "-m", "benchmarks.sanitiser", "--short"]

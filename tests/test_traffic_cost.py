@@ -15,7 +15,7 @@ from benchmarks.traffic_cost import Bench
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_a_request_is_counted_within_half_a_microsecond() -> None:
     """The short form ends with `failed: 0`, after its figures."""
     command = [sys.executable, "-m", "benchmarks.traffic_cost", "--short"]

@@ -1,4 +1,4 @@
-"""Answers that break off (F3), and pooled connections that the upstream closes (F4)."""
+"""Answers that break off (F3)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from benchmarks.rig import Figure
 from tests.chaos.fault_proxy import FaultProxy, Toxics, fault_proxy
 from tests.chaos.setting import server
 from tests.harness import RawClient, answer_in_pieces, post, running_proxy, scripted_upstream
-from tests.proofs import stale
 
 _EVENT: Final = b'event: message\ndata: {"jsonrpc":"2.0","id":1,"result":{}}\n\n'
 _BODY: Final = b'{"jsonrpc":"2.0","id":1,"result":{"text":"' + b"x" * 700 + b'"}}'
@@ -38,15 +37,6 @@ _LANES: Final = 12
 def truncation(short: bool) -> list[Figure]:
     """F3: the upstream is cut off behind every byte, in order and by a reset."""
     return asyncio.run(_truncation(range(0, _PLACES, 17 if short else 1)))
-
-
-def stale_connections(short: bool) -> list[Figure]:
-    """F4: see tests/proofs/stale.py."""
-    found = asyncio.run(stale.run(stale.Length(rounds=1, steps=20, step_s=0.002) if short else stale.Length()))
-    return [
-        Figure(f"{found.calls} calls as the upstream closes: failed", found.failed, 0, ""),
-        Figure("  sent twice", found.sent_twice, 0, ""),
-    ]
 
 
 async def _truncation(places: Iterable[int]) -> list[Figure]:

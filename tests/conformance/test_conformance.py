@@ -13,7 +13,6 @@ def node() -> Node:
     return require_node()
 
 
-@pytest.mark.slow
 def test_the_suite_sees_no_difference_between_the_server_and_the_server_behind_the_proxy(
     node: Node, capsys: pytest.CaptureFixture[str]
 ):

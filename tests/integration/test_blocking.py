@@ -22,8 +22,6 @@ GUESSED: Final = "mcpx-a-key-that-somebody-made-up"
 EVERYWHERE_S: Final = 2.0
 ONE, OTHER = "203.0.113.7", "203.0.113.8"
 
-pytestmark = pytest.mark.slow
-
 
 class World:
     """Two replicas, and a key that is good on both."""

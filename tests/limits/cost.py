@@ -31,6 +31,7 @@ import uvloop
 
 from benchmarks import rig
 from benchmarks.load import Order
+from benchmarks.rig import Figure
 from proxy.dataplane.limit_script import SCRIPT
 from proxy.dataplane.ratelimit import Limiter
 from proxy.dataplane.redis_link import RedisLink
@@ -348,3 +349,26 @@ async def _forever(redis: Valkey) -> int:
     """Keys that do not expire."""
     keys = (await redis.client.info("keyspace")).get("db0", {"keys": 0, "expires": 0})
     return int(keys["keys"]) - int(keys["expires"])
+
+
+def figures(short: bool) -> list[Figure]:
+    """Time, CPU and memory. A short run on a busy machine says little about microseconds."""
+    length, loose = (SHORT, 10) if short else (Length(), 1)
+    added, forever = asyncio.run(price(length))
+    grown = growth(length)
+    print(f"  a call without limits takes {added.without_us:.0f} us, a PING of Redis {added.ping_us:.0f} us")
+    print(f"  subjects that the process does not remember take {grown.unknown:.2f} times as long")
+    flat = 3 if short else 1.05
+    return [
+        Figure(f"{RULES} rules: finding them and asking Redis, p50", grown.take_us, 60 * loose, "us"),
+        Figure("  CPU of the process", grown.take_cpu_us, 40 * loose, "us"),
+        Figure("  added to a call through the proxy, p50, one client", added.p50_us, 60 * loose, "us"),
+        Figure(f"  CPU of the proxy, {CLIENTS} clients", added.cpu_us, 40 * loose, "us"),
+        Figure("  CPU of the proxy, one client", added.cpu_alone_us, 40 * loose, "us"),
+        Figure(f"{length.rules:,} rules, by {length.few_rules}", grown.rules, flat, "x"),
+        Figure(f"{length.subjects:,} subjects in Redis, by {FEW:,}", grown.stored, flat, "x"),
+        Figure(f"  all of which ask, by {SOME:,}", grown.asking, flat, "x"),
+        Figure("  memory of Redis for each", grown.bytes_per_subject, 250, "B"),
+        Figure("keys that do not expire", forever + grown.forever, 0, ""),
+        Figure("keys of buckets that are full again", grown.left, 0, ""),
+    ]

@@ -9,9 +9,11 @@ second does not: there the first second of a newcomer is left out.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Final
 
+from benchmarks.rig import Figure
 from proxy.limits.fairness import TenantWant, weighted_shares
 from tests.limits.asker import Crowd, Told, ask
 from tests.limits.valkey import valkey
@@ -121,3 +123,17 @@ def _tenants(crowds: list[Crowd], told: list[Told], from_the_start: bool) -> lis
         )
         for at, crowd in enumerate(crowds)
     ]
+
+
+def figures(short: bool) -> list[Figure]:
+    """Tenants of weights 1, 1 and 2, one of which asks for twenty times its share."""
+    figures = []
+    for scene in asyncio.run(run(SHORT if short else Length())):
+        print(f"  {scene.name}: " + ", ".join(map(str, scene.tenants)))
+        figures += [
+            Figure(f"{scene.name}: refused of those within their share", scene.refused_quiet, 5 if short else 0, ""),
+            Figure("  furthest from what is fair", scene.off_share * 100, 30 if short else 5, "%"),
+            Figure("  of the global rate, not used", (1 - scene.used) * 100, 15 if short else 5, "%"),
+            Figure("  admitted over what the global rule may", max(0.0, scene.over), 0, ""),
+        ]
+    return figures

@@ -24,6 +24,7 @@ from redis.exceptions import RedisError
 
 from benchmarks import rig
 from benchmarks.load import percentile
+from benchmarks.rig import Figure
 from proxy.dataplane.limit_script import outcome_of
 from proxy.dataplane.local_limits import LocalLimits
 from proxy.limits.rules import Demand, Rule
@@ -206,3 +207,23 @@ async def _extra(passes: Callable[[int], Awaitable[bool]]) -> int:
         now_s += step_s
         extra += abs(sum([await passes(now_s) for _ in range(round(_CAPACITY) + 20)]) - may)
     return extra
+
+
+def figures(short: bool) -> list[Figure]:
+    """Redis killed, frozen, full, read-only and flushed, and clocks that jump."""
+    figures = []
+    length, loose = (SHORT, 5) if short else (Length(), 1)
+    for found in asyncio.run(run(length)):
+        p50_ms, longest_ms = found.p50_s * 1e3, found.longest_s * 1e3
+        print(f"  {found.kind}: {found.calls} calls, p50 {p50_ms:.1f} ms, longest {longest_ms:.0f} ms")
+        print(f"  slower than 50 ms: {found.slow}, and {found.slow_without} of as many without limits")
+        figures += [
+            Figure(f"{found.kind} for {length.outage_s:g} s: neither 200 nor 429", found.errors, 0, ""),
+            Figure("  slower than 50 ms, less those without limits", found.slow - found.slow_without, 5 * loose, ""),
+            Figure("  admitted over burst and rate", found.over, MOST_OVER * loose, ""),
+            Figure("  admitted under it", found.starved * 100, 5 * loose, "%"),
+            Figure("  back on Redis after", found.back_s, 2 * loose, "s"),
+        ]
+    for where, extra in asyncio.run(jumps()).items():
+        figures.append(Figure(f"clock of the {where} jumps by a day: admitted too much", extra, 0, ""))
+    return figures

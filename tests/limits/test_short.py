@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.rig import Figure
-from tests.limits import outages, run
+from tests.limits import outages
+from tests.limits.run import PROOFS
 from tests.limits.valkey import valkey
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("name", list(run.PROOFS))
+@pytest.mark.parametrize("name", PROOFS.functions)
 def test_a_proof_meets_its_targets_in_its_short_form(name: str) -> None:
     """A few seconds; what the noise of a machine spoils has wider targets there."""
-    assert run.run_proof(name, short=True) == 0
+    assert PROOFS.run(name, short=True) == 0
 
 
 async def test_a_jump_that_admitted_more_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,17 +31,3 @@ async def test_a_redis_that_is_away_does_not_answer() -> None:
         await redis.start()
         assert await redis.answers()
         assert await redis.client.dbsize() == 0
-
-
-def test_every_figure_over_its_target_counts(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of all proofs together; the exit status is 1, and the last line says how many."""
-    proofs = {
-        "one": lambda short: [Figure("good", 1, 1, "s"), Figure("late", 2, 1, "s")],
-        "two": lambda short: [Figure("no number", float("nan"), 1, "s")],
-    }
-    monkeypatch.setattr(run, "PROOFS", proofs)
-    assert run.main([]) == 1
-    assert capsys.readouterr().out.splitlines()[-1] == "failed: 2"
-    assert run.main(["--only", "one"]) == 1

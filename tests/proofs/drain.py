@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.error import HTTPError
 
+from benchmarks.rig import Figure
 from tests.harness import ProxyProcess, RawClient, Wire, post, running_proxy, scripted_upstream
-from tests.proofs.load import LAST_CHUNK, SSE_HEAD, Callers, answering, chunk, event, get
+from tests.proofs.load import LAST_CHUNK, SSE_HEAD, Callers, answering, chunk, event, get, tell
 
 #: Parts of the event in which the drain begins.
 HALF, OTHER_HALF = event(1)[:20], event(1)[20:]
@@ -184,3 +185,27 @@ async def _call_anew(port: int) -> bool:
     except (OSError, EOFError):
         return False
     return status == 200
+
+
+def figures(short: bool) -> list[Figure]:
+    """SIGTERM under load, with and without a delay."""
+    figures = []
+    for delay_s in (0.0, 1.0):
+        length = Length(clients=8, warm_s=0.5, answer_s=0.5) if short else Length()
+        length.delay_s = delay_s
+        found = asyncio.run(run(length))
+        tell(found.notes)
+        streams = length.listening + length.answering
+        what = f"SIGTERM, delay {delay_s:g} s, {streams} streams, {found.calls} calls"
+        figures += [
+            Figure(f"{what}: failed", found.failed, 0, ""),
+            Figure("  listening streams torn inside an event", found.torn, 0, ""),
+            Figure("  streams that owed an answer and were cut", found.cut, 0, ""),
+            Figure("  calls without exactly one line in the log", found.unlogged, 0, ""),
+            Figure("  ended after the signal", found.ended_s, delay_s + length.grace_s + 2, "s"),
+            Figure("  exit code", found.exit_code, 0, ""),
+        ]
+        if delay_s:
+            figures.append(Figure("  not ready after", found.not_ready_s, 0.5, "s"))
+            figures.append(Figure("  new calls refused in the delay", not found.accepted_late, 0, ""))
+    return figures

@@ -23,11 +23,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
+from benchmarks.rig import Figure
 from proxy.store import records, registry
 from proxy.store.accounts import Rejected, administration
 from proxy.store.database import Bounds, Database, Places, Purpose, Session, Unavailable
 from proxy.store.learned import Unusable
 from tests.proofs.isolation_calls import CALLS, LEARNING, TENANTS, Shown, Tenant
+from tests.proofs.load import tell
 from tests.unit.store.engine import login_dsn, migrated_database, owner_dsn
 from tests.unit.store.test_migrate_schema_isolation import readable
 
@@ -417,6 +419,17 @@ def run(length: Length) -> Findings:
         finally:
             world.run(world.close())
     return found
+
+
+def figures(short: bool) -> list[Figure]:
+    """Tenants on pooled connections, with every function of the store in every order."""
+    found = run(Length(steps=300) if short else Length())
+    tell(found.notes)
+    print(f"steps: {found.steps} foreign_rows: {found.foreign_rows}")
+    return [
+        Figure(f"{found.steps} steps of tenants on pooled connections: foreign rows", found.foreign_rows, 0, ""),
+        Figure("  examples that failed", len(found.notes), 0, ""),
+    ]
 
 
 def main(arguments: list[str]) -> int:

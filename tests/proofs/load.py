@@ -27,6 +27,12 @@ def get(path: str = "/up/mcp") -> bytes:
     return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\n\r\n".encode()
 
 
+def tell(notes: list[str]) -> None:
+    """Print what went wrong, for whoever has to find out why."""
+    for note in notes:
+        print(f"  ! {note}")
+
+
 def marker_of(request: bytes) -> str:
     """The marker that a request carries, '' for none."""
     found = request.lower().partition(b"\r\n" + MARKER.lower().encode() + b": ")[2]

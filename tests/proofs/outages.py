@@ -19,10 +19,12 @@ from zlib import crc32
 
 from benchmarks import rig
 from benchmarks.load import Order, Report, Target
+from benchmarks.rig import Figure
 from proxy.store.embedded import EmbeddedPostgres
 from tests.harness import CALL, ProxyProcess, RawClient, post
 from tests.integration.talk import ask
 from tests.proofs.known import KINDS, Someone, admit, config, ended, own_postgres, serving, someone, status_of
+from tests.proofs.load import tell
 from tests.proofs.postgres_relay import Relay, relayed
 from tests.unit.store.engine import execute, folder, login_dsn, migrated_database, owner_dsn
 from tests.unit.store.test_pool import frozen
@@ -360,3 +362,29 @@ def judge_stranger(
     found.notes += [f"somebody unknown was answered {status}" for status in slips[:3]]
     doubted = [at for at, status in answers if at > returned and status != 401]
     found.healed_s = max(doubted, default=returned) - returned
+
+
+def figures(short: bool) -> list[Figure]:
+    """PostgreSQL stopped, frozen and slow, and not there at the start."""
+    length, figures = SHORT if short else Length(), []
+    for kind, found in asyncio.run(run(length)).items():
+        tell(found.notes[:10])
+        here, there = found.slowest_ms
+        print(f"  slowest call while it was {kind}: {here:.0f} ms, at the other proxy {there:.0f} ms")
+        figures += [
+            Figure(f"{kind} for {length.outage_s:g} s, {found.calls} calls: failed", found.failed, 0, ""),
+            Figure("  p99, by that before", found.p99_ratio, 5 if short else 1.1, "x"),
+            Figure("  unknown credentials are 503 after", found.noticed_s, 4, "s"),
+            Figure("  unknown credentials that were answered otherwise", found.let_slip, 0, ""),
+            Figure("  well-known refusals that changed", found.changed, 0, ""),
+            Figure("  unknown credentials are 401 again after", found.healed_s, 2, "s"),
+            Figure("  a new key is accepted after", found.new_key_s, 2, "s"),
+        ]
+    cold = asyncio.run(start_cold())
+    return [
+        *figures,
+        Figure("started without PostgreSQL: serves after", cold.started_s, 10, "s"),
+        Figure("  known credentials refused, with a copy", cold.known_refused, 0, ""),
+        Figure("  other credentials not answered 503", cold.unknown_wrong, 0, ""),
+        Figure("  well after the return in", cold.healed_s, 2, "s"),
+    ]

@@ -12,8 +12,9 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.rig import Figure
 from tests.harness import ProxyProcess, RawClient, ScriptedUpstream, Wire, post, running_proxy, scripted_upstream
-from tests.proofs.load import LAST_CHUNK, MARKER, SSE_HEAD, Callers, Outcome, answering, chunk, event
+from tests.proofs.load import LAST_CHUNK, MARKER, SSE_HEAD, Callers, Outcome, answering, chunk, event, tell
 
 NAMES = ("even", "odd")
 FORCED = "configuration in force"
@@ -152,3 +153,18 @@ def _findings(
         broken_streams=whole.count(False),
         notes=outcome.failures[:5] + mixed[:5],
     )
+
+
+def figures(short: bool) -> list[Figure]:
+    """Twenty reloads under load."""
+    length = Length(by_file=1, clients=6, streams=10, pause_s=0.1) if short else Length()
+    found = asyncio.run(run(length))
+    tell(found.notes)
+    what = f"{length.reloads} reloads, {found.calls} calls under {found.generations} generations"
+    return [
+        Figure(f"{what}: failed", found.failed, 0, ""),
+        Figure("  calls that saw two generations", found.mixed, 0, ""),
+        Figure("  calls without a line in the log", found.unlogged, 0, ""),
+        Figure(f"  streams of {length.streams} that did not go on to their end", found.broken_streams, 0, ""),
+        Figure("  connections of old generations closed after", found.longest_close_s, 5, "s"),
+    ]

@@ -19,9 +19,12 @@ from typing import Any, Final
 import asyncpg
 
 from benchmarks import rig
+from benchmarks.load import percentile
+from benchmarks.rig import Figure
 from tests.harness import ProxyProcess, RawClient, ScriptedUpstream, Wire, scripted_upstream
 from tests.integration.test_websocket import HANDSHAKE, SWITCH
 from tests.proofs.known import KINDS, TABLES, Someone, admit, config, serving, someone, status_of
+from tests.proofs.load import tell
 from tests.unit.store.engine import folder, login_dsn, migrated_database, owner_dsn
 
 REPLICAS: Final = 2
@@ -327,3 +330,21 @@ async def end_all(
                     await each.end(connection)
     finally:
         await connection.close()
+
+
+def figures(short: bool) -> list[Figure]:
+    """Credentials that end while they are in use."""
+    figures = []
+    for news, found in asyncio.run(run(SHORT if short else Length())).items():
+        tell(found.notes[:10])
+        refused, cut = sorted(found.refused_s), sorted(found.cut_s)
+        soon_s = 1 if news == "told" else 5
+        figures += [
+            Figure(f"{found.victims} ended, replicas {news}: refused, p99", percentile(refused, 99), soon_s, "s"),
+            Figure("  refused, worst", refused[-1], 5, "s"),
+            Figure(f"  {found.streams} streams and WebSockets cut, worst", cut[-1], 5, "s"),
+            Figure(f"  of {found.calls} calls, refused before the end", found.early, 0, ""),
+            Figure("  answered again after a refusal", found.again, 0, ""),
+            Figure(f"  of {found.bystander_calls} calls of bystanders, refused", found.harmed, 0, ""),
+        ]
+    return figures

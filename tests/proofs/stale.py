@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+from benchmarks.rig import Figure
 from tests.harness import free_port, running_proxy
 from tests.integration.test_upstream_connections import around, idle_upstream, sweep
 
@@ -62,3 +63,12 @@ async def run(length: Length) -> Findings:
             found.failed += sum(failed for failed, _ in outcomes)
             found.sent_twice += sum(twice for _, twice in outcomes)
     return found
+
+
+def figures(short: bool) -> list[Figure]:
+    """Calls around the moment at which upstreams close idle connections."""
+    found = asyncio.run(run(Length(rounds=1, steps=20, step_s=0.002) if short else Length()))
+    return [
+        Figure(f"{found.calls} calls around idle closes: failed", found.failed, 0, ""),
+        Figure("  sent twice", found.sent_twice, 0, ""),
+    ]

@@ -18,6 +18,7 @@ from typing import Final
 
 from benchmarks import rig
 from benchmarks.load import Order, Report, Target
+from benchmarks.rig import Figure
 from tests.harness import ProxyProcess
 from tests.proofs.known import KINDS, Someone, admit, config, own_postgres, serving, someone
 from tests.proofs.postgres_relay import Relay, relayed
@@ -164,3 +165,18 @@ def conclude(rounds: list[dict[str, Window]]) -> Findings:
     found.p99_ratio = statistics.median(each[HERE].good.p99_ms / each[ELSEWHERE].good.p99_ms for each in rounds)
     found.p99_ms = {place: statistics.median(each[place].good.p99_ms for each in rounds) for place in PLACES}
     return found
+
+
+def figures(short: bool) -> list[Figure]:
+    """A thousand unknown credentials a second."""
+    found = asyncio.run(run(SHORT if short else Length()))
+    shown = ", ".join(f"{place} {p99_ms:.2f}" for place, p99_ms in found.p99_ms.items())
+    print(f"  p99 of good calls in ms with strangers {shown}")
+    print(f"  statements a second: {found.statements_without:.1f} without strangers, {found.statements_with:.1f} with")
+    return [
+        Figure(f"{found.strangers} strangers, {found.per_second:.0f} a second: not answered 401", found.wrong, 0, ""),
+        Figure(f"  of {found.calls} good calls, failed", found.failed, 0, ""),
+        Figure("  statements for each stranger", found.statements_per_stranger, 0.1 if short else 0.01, ""),
+        Figure("  p99 of good calls, by that with strangers elsewhere", found.p99_ratio, 5 if short else 1.2, "x"),
+        Figure("  memory grown by", found.grown_kib / 1024, 4, "MiB"),
+    ]

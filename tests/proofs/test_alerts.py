@@ -7,7 +7,6 @@ import pytest
 from tests.proofs import alerts
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_alerts_are_told_within_an_interval_and_a_second() -> None:
     """From their condition to the receiver, and their ends likewise."""

@@ -21,7 +21,6 @@ from tests.proofs.isolation_calls import CALLS, LEARNING, TENANTS, Tenant
 ACME, OTHER, SYSTEM = TENANTS
 
 
-@pytest.mark.slow
 def test_no_tenant_sees_or_changes_a_foreign_row() -> None:
     """In three hundred steps of nearly every kind."""
     found = run(Length(steps=300))
@@ -32,7 +31,6 @@ def test_no_tenant_sees_or_changes_a_foreign_row() -> None:
     assert found.own_rows > 200
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "hole",
     [

@@ -7,7 +7,6 @@ import pytest
 from tests.proofs import record_size
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_a_big_record_is_searched_dropped_and_verified(capsys: pytest.CaptureFixture[str]) -> None:
     """Every forged row is named, and nothing else; times may be longer than in full length."""

@@ -170,7 +170,7 @@ def bounded(seen: Seen) -> None:
     assert slow <= 5
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("breaks", "repairs"),
     [("stop", "start"), ("stop", "empty_start"), ("freeze", "thaw"), ("fill", "empty"), ("follow", "lead")],
@@ -194,7 +194,7 @@ async def test_an_outage_costs_little(breaks: str, repairs: str) -> None:
         assert back_s <= 2
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("breaks", ["flush", "flush_scripts"])
 async def test_a_loss_is_no_outage(breaks: str) -> None:
     """Redis decides all the time."""

@@ -53,7 +53,7 @@ async def test_the_measurement_leaves_the_index_where_it_was(seeded: Connection)
     assert await time_ms(seeded, QUERIES[index]) < each.without_ms
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 async def test_the_indexes_save_most_of_the_time(fresh: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The measurement as an operator runs it, on fewer rows: a line per index, the median last."""
     assert await measure(fresh, SMALL) >= 40
