@@ -6,10 +6,12 @@ server. Which server is tried, and whether another one follows, is `forward.py`'
 
 from __future__ import annotations
 
+import time
 from math import inf
 from typing import TYPE_CHECKING, Final
 
 from proxy.dataplane.client import origin_of
+from proxy.dataplane.maintenance import refusal, takes
 from proxy.dataplane.tokens import opens_stream
 from proxy.errors import CircuitOpen, ConnectFailed, QueueFull, UpstreamFailed, UpstreamTimeout
 from proxy.limits.costs import EXEMPT
@@ -49,11 +51,11 @@ class Lease:
 class Attempt:
     """Holds what `enter` took."""
 
-    __slots__ = ("_ended", "_queue", "_streams", "_ticket", "_upstream", "lease", "span")
+    __slots__ = ("_ended", "_queue", "_streams", "_ticket", "lease", "span", "upstream")
 
     def __init__(self, upstream: Upstream, queue: RequestQueue | None, ticket: int, *, opens: bool = False) -> None:
         """`opens`: a stream is asked for, which counts among the streams at once."""
-        self._upstream = upstream
+        self.upstream = upstream
         self._queue = queue
         #: What the breaker gave, until it was told how it went, or the try ended; 0 from then on.
         self._ticket = ticket
@@ -68,7 +70,7 @@ class Attempt:
 
     def answered(self, status: int, headers: Headers) -> None:
         """The head of the answer has come."""
-        upstream, ticket = self._upstream, self._ticket
+        upstream, ticket = self.upstream, self._ticket
         self._ticket = 0
         if self.lease is not None:
             self.lease.end()
@@ -89,13 +91,13 @@ class Attempt:
             self.span.failed(error)
         if self._ticket and isinstance(error, ConnectFailed | UpstreamFailed | UpstreamTimeout):
             ticket, self._ticket = self._ticket, 0
-            self._upstream.breaker.failed(ticket, origin_of(error))
-            self._upstream.health.passive(False)
+            self.upstream.breaker.failed(ticket, origin_of(error))
+            self.upstream.health.passive(False)
 
     def streams(self) -> None:
         """The answer is a stream: its place in the queue is free for others, and it counts among the streams."""
         self._leave()
-        self._upstream.open_streams += not self._streams
+        self.upstream.open_streams += not self._streams
         self._streams = True
 
     def end(self) -> None:
@@ -105,7 +107,7 @@ class Attempt:
         self._ended = True
         if self.span is not None:
             self.span.end()
-        upstream = self._upstream
+        upstream = self.upstream
         upstream.in_flight -= 1
         upstream.open_streams -= self._streams
         if self._ticket:
@@ -120,8 +122,8 @@ class Attempt:
 
 
 async def enter(ctx: RequestContext, upstream: Upstream, parts: Parts) -> Attempt:
-    """Wait for a place at `upstream`, if it has a queue, and be admitted. Raises QueueFull, QueueTimeout and
-    CircuitOpen."""
+    """Wait for a place at `upstream`, if it has a queue, and be admitted. Raises QueueFull, QueueTimeout, CircuitOpen,
+    and UnderMaintenance when a window began meanwhile."""
     queue, opens = upstream.queue, False
     if queue is not None:
         if ctx.message is not None and ctx.message.method in EXEMPT:
@@ -132,6 +134,7 @@ async def enter(ctx: RequestContext, upstream: Upstream, parts: Parts) -> Attemp
                 _check_streams(upstream)
             if not queue.try_enter():
                 await _wait(ctx, queue, upstream.config.timeouts.total or inf, parts)
+                _check_window(ctx, upstream, queue)
                 if opens:  # others have opened theirs meanwhile
                     _check_streams(upstream, queue)
     ticket = upstream.breaker.admit()
@@ -156,6 +159,14 @@ def _check_streams(upstream: Upstream, taken: RequestQueue | None = None) -> Non
     if taken is not None:
         taken.leave()
     raise QueueFull("streams of the server", headers=(("Retry-After", "1"),))
+
+
+def _check_window(ctx: RequestContext, upstream: Upstream, taken: RequestQueue) -> None:
+    """Raise UnderMaintenance, and give the place back that was `taken`, when the server takes this request no more."""
+    window = upstream.window
+    if window is not None and not takes(upstream, now := time.time(), of_session=ctx.session is not None):
+        taken.leave()
+        raise refusal((window,), now)
 
 
 async def _wait(ctx: RequestContext, queue: RequestQueue, patience_s: float, parts: Parts) -> None:

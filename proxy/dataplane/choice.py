@@ -9,15 +9,17 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from proxy.dataplane.attempt import circuit_open
-from proxy.dataplane.maintenance import refusal, session_refusal, takes_new, takes_session
-from proxy.errors import CircuitOpen, ConnectFailed, NoServer, SessionGone
+from proxy.dataplane.attempt import circuit_open, enter
+from proxy.dataplane.maintenance import refusal, session_refusal, takes, takes_new
+from proxy.errors import CircuitOpen, ConnectFailed, NoServer, SessionGone, UnderMaintenance
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from proxy.dataplane.attempt import Attempt
     from proxy.dataplane.balancer import Selection
     from proxy.dataplane.context import RequestContext
+    from proxy.dataplane.parts import Parts
     from proxy.dataplane.upstream import Upstream
     from proxy.errors import Refusal
 
@@ -41,6 +43,20 @@ def pick(ctx: RequestContext, tried: Collection[str]) -> Upstream | None:
     return selection.pick(ctx.affinity_key, tried) or selection.last_resort(tried) or _hurried(selection, tried)
 
 
+async def come_in(ctx: RequestContext, upstream: Upstream, tried: list[str], parts: Parts) -> Attempt:
+    """`enter` at one server, or at another when its window began while the request waited there: that is no failure,
+    and takes nothing of the budget. Whoever is asked is among those `tried`. Raises as `enter` and `pick` do."""
+    tried.append(upstream.name)
+    ctx.upstream = upstream
+    try:
+        return await enter(ctx, upstream, parts)
+    except UnderMaintenance:
+        following = pick(ctx, tried)
+        if following is None:
+            raise
+    return await come_in(ctx, following, tried, parts)
+
+
 def _hurried(selection: Selection, tried: Collection[str]) -> Upstream | None:
     """Servers that failed in turns, as in a rolling restart, must not be left alone all together: each is tried again
     soon. The only server of a route is left alone for as long as its breaker says."""
@@ -54,8 +70,7 @@ def _hurried(selection: Selection, tried: Collection[str]) -> Upstream | None:
 
 def _check_window(ctx: RequestContext, pinned: Upstream) -> None:
     now, window = time.time(), pinned.window
-    takes = takes_session if ctx.session is not None else takes_new
-    if window is not None and not takes(pinned, now):
+    if window is not None and not takes(pinned, now, of_session=ctx.session is not None):
         raise session_refusal(window, now, elsewhere=_is_served_elsewhere(ctx, pinned))
 
 

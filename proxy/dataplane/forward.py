@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from proxy.config.resilience import Retry
 from proxy.dataplane.attempt import Lease, enter
-from proxy.dataplane.choice import answer_to, nobody, pick
+from proxy.dataplane.choice import answer_to, come_in, nobody, pick
 from proxy.dataplane.hedge import first_of
 from proxy.dataplane.legacy_sse import EndpointEvent
 from proxy.dataplane.relay import relay
@@ -79,7 +79,7 @@ async def _forward(ctx: RequestContext, parts: Parts) -> None:
         return
     except Refusal as error:
         failure = error
-    following = _following(ctx, upstream, failure, parts, course)
+    following = _following(ctx, failure, parts, course)
     if following is not None and parts.budget.take():
         lease = course.lease = Lease(parts.budget)
         try:
@@ -104,16 +104,19 @@ async def _fail_over(ctx: RequestContext, upstream: Upstream, told: Refusal, par
             failure = error
         if was_sent(failure) or not was_sent(told):
             told = failure
-        following = _following(ctx, following, failure, parts, course)
+        following = _following(ctx, failure, parts, course)
     raise answer_to(ctx, told)
 
 
-def _following(ctx: RequestContext, last: Upstream, failure: Refusal, parts: Parts, course: _Course) -> Upstream | None:
-    """Who is asked after `last` failed: another one; when it lost the connection and there is no other, it again."""
+def _following(ctx: RequestContext, failure: Refusal, parts: Parts, course: _Course) -> Upstream | None:
+    """Who is asked next: another one; when the last lost the connection and there is no other, it again."""
     retry, sent = _retry_of(ctx), course.sent
     if not may_follow(ctx, failure, len(sent), retry):
         return None
-    upstream = pick(ctx, course.tried) or (last if was_sent(failure) else None)
+    try:
+        upstream = pick(ctx, course.tried) or (ctx.upstream if was_sent(failure) else None)
+    except Refusal:  # its session's server is in a window by now; what was sent must not be told as refused
+        return None
     if upstream is None or not sent:
         return upstream
     may = len(sent) < retry.attempts and may_repeat(ctx, retry, parts.tools, *sent, upstream.name)
@@ -126,10 +129,8 @@ def _retry_of(ctx: RequestContext) -> Retry:
 
 async def _try(ctx: RequestContext, upstream: Upstream, parts: Parts, course: _Course) -> None:
     """Ask one server, from its queue to the end of the answer."""
-    course.tried.append(upstream.name)
-    ctx.upstream = upstream
-    attempt = ctx.attempt = await enter(ctx, upstream, parts)
-    attempt.lease = course.lease
+    attempt = ctx.attempt = await come_in(ctx, upstream, course.tried, parts)
+    upstream, attempt.lease = attempt.upstream, course.lease
     try:
         if parts.recorder is not None and not ctx.intended and parts.recorder.intend(ctx, upstream):
             await parts.recorder.durable()

@@ -190,6 +190,11 @@ def takes_session(upstream: Maintained, now: float) -> bool:
     return window is None or now < window.drain_until or now >= window.until
 
 
+def takes(upstream: Maintained, now: float, *, of_session: bool) -> bool:
+    """Whether a request may go there. `of_session`: of one that lives there."""
+    return takes_session(upstream, now) if of_session else takes_new(upstream, now)
+
+
 def refusal(actives: Iterable[Active], now: float) -> UnderMaintenance:
     """For a request that no server takes, all of which are in these windows: come back when the first is over."""
     first = min(actives, key=lambda active: active.until)

@@ -16,7 +16,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol
 
-from proxy.errors import CircuitOpen, ConnectFailed, PoolExhausted, QueueFull, QueueTimeout, Refusal, UpstreamFailed
+from proxy.errors import (
+    CircuitOpen,
+    ConnectFailed,
+    PoolExhausted,
+    QueueFull,
+    QueueTimeout,
+    Refusal,
+    UnderMaintenance,
+    UpstreamFailed,
+)
 from proxy.mcp.envelope import Kind
 from proxy.mcp.methods import METHODS, Access
 
@@ -28,7 +37,7 @@ if TYPE_CHECKING:
     from proxy.mcp.envelope import Message
 
 #: Nothing was sent.
-UNSENT: Final = (CircuitOpen, ConnectFailed, PoolExhausted, QueueFull)
+UNSENT: Final = (CircuitOpen, ConnectFailed, PoolExhausted, QueueFull, UnderMaintenance)
 #: They change what a session is told, so the first time counts.
 _SUBSCRIBING: Final = frozenset(("resources/subscribe", "resources/unsubscribe"))
 #: Methods that only read and whose answer ends.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from proxy.dataplane.attempt import Attempt, Lease, circuit_open, enter
 from proxy.dataplane.breaker import Breaker
 from proxy.dataplane.context import RequestContext
+from proxy.dataplane.maintenance import Active
 from proxy.dataplane.upstream import Upstream
 from proxy.errors import (
     BodyTooLarge,
@@ -21,6 +23,7 @@ from proxy.errors import (
     PoolExhausted,
     QueueFull,
     Refusal,
+    UnderMaintenance,
     UpgradeRequired,
     UpstreamFailed,
     UpstreamTimeout,
@@ -222,6 +225,28 @@ async def test_a_breaker_that_opens_while_a_request_waits_refuses_it() -> None:
     with pytest.raises(CircuitOpen):
         await second
     assert bench.held == (0, 0, 0, 0)
+
+
+async def test_a_window_that_begins_while_requests_wait_refuses_them_one_after_the_other() -> None:
+    """Each gives its place to the next; one who finds the window over goes in."""
+    bench = Bench(queue={"max_concurrent": 1})
+    first = await bench.enter()
+    waiters = [asyncio.ensure_future(bench.enter()) for _ in range(3)]
+    await waiting(bench, 3)
+    now = time.time()
+    bench.up.window = Active("disk", now + 9.5, now + 5)
+    first.end()
+    for waiter in waiters:
+        with pytest.raises(UnderMaintenance, match="maintenance") as refused:
+            await waiter
+        assert refused.value.headers == (("Retry-After", "10"),)
+    assert bench.held == (0, 0, 0, 0)
+    first = await bench.enter()
+    last = asyncio.ensure_future(bench.enter())
+    await waiting(bench)
+    bench.up.window = Active("disk", now - 1, now - 1)
+    first.end()
+    (await last).end()
 
 
 async def test_a_higher_class_has_the_next_place_and_the_time_is_kept() -> None:

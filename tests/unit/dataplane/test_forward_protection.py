@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
+from proxy.config.resilience import RetryBudget
 from proxy.dataplane.forward import forward
 from proxy.dataplane.maintenance import Active
 from proxy.dataplane.upstream import Upstream
 from proxy.errors import CircuitOpen, QueueFull, SessionGone, UnderMaintenance, UpstreamFailed
 from tests.harness import CALL, Wire, json_answer, scripted_upstream
-from tests.unit.dataplane.fakes import Proxy, proxying
+from tests.unit.dataplane.fakes import Client, Proxy, Request, proxying
 from tests.unit.dataplane.walking import (
     LIST,
     LOSES,
@@ -153,6 +156,118 @@ async def test_a_window_that_begins_during_a_failover_is_kept() -> None:
         with pytest.raises(UpstreamFailed):
             await walk(proxy, proxy.request("/all", body=(LIST,)))
         assert (len(first.seen), other.connections) == (2, 0)
+
+
+@asynccontextmanager
+async def waiting(proxy: Proxy, request: Request) -> AsyncIterator[asyncio.Task[Client]]:
+    """A request that waits in the queue of `a`, whose only place is taken until the end of this."""
+    queue = of(proxy, "a").queue
+    assert queue is not None
+    assert queue.try_enter()
+    async with under_way(proxy, request) as task:
+        while not queue.pending:
+            await asyncio.sleep(0)
+        yield task
+    check_rest(proxy)
+
+
+def through(proxy: Proxy) -> None:
+    """The place at `a` comes free."""
+    queue = of(proxy, "a").queue
+    assert queue is not None
+    queue.leave()
+
+
+async def test_who_waits_when_a_window_begins_goes_to_another_server() -> None:
+    """However many wait: it is no failure, and takes nothing of the budget of retries."""
+    async with (
+        scripted_upstream() as first,
+        scripted_upstream() as other,
+        proxying({"a": queued(first.url), "b": other.url}, routes=[route("a", "b")]) as proxy,
+    ):
+        proxy.parts.budget.config = RetryBudget(percent=0, minimum=0)
+        request = proxy.request("/all")
+        async with waiting(proxy, request) as task:
+            maintain(of(proxy, "a"))
+            through(proxy)
+            assert (await task).status == 200
+        assert (first.connections, len(other.seen), request.ctx.tries) == (0, 1, 1)
+        assert request.ctx.upstream is of(proxy, "b")
+        assert (proxy.parts.budget.taken, proxy.parts.budget.refused) == (0, 0)
+
+
+async def test_what_follows_when_the_other_server_fails_is_about_that_one() -> None:
+    """It lost the connection, so it is asked once more; the one under maintenance never is."""
+    async with (
+        scripted_upstream() as first,
+        scripted_upstream(LOSES) as other,
+        proxying({"a": queued(first.url), "b": other.url}, routes=[route("a", "b")]) as proxy,
+    ):
+        async with waiting(proxy, proxy.request("/all", body=(LIST,))) as task:
+            maintain(of(proxy, "a"))
+            through(proxy)
+            with pytest.raises(UpstreamFailed):
+                await task
+        assert (first.connections, len(other.seen)) == (0, 2)
+
+
+async def test_who_waits_for_the_only_server_when_a_window_begins_is_told_so() -> None:
+    """Why, and until when."""
+    async with scripted_upstream() as first, proxying({"a": queued(first.url)}, routes=[route("a")]) as proxy:
+        async with waiting(proxy, proxy.request("/all")) as task:
+            maintain(of(proxy, "a"))
+            through(proxy)
+            with pytest.raises(UnderMaintenance) as refused:
+                await task
+        assert (refused.value.title, refused.value.headers) == ("disk", (("Retry-After", "601"),))
+        assert first.connections == 0
+
+
+@pytest.mark.parametrize(("drains_s", "served"), [(30, True), (-1, False)])
+async def test_a_session_that_waits_when_a_window_begins_is_served_until_the_drain_is_over(
+    drains_s: float, served: bool
+) -> None:
+    """Then it begins anew elsewhere."""
+    async with (
+        scripted_upstream() as first,
+        scripted_upstream() as other,
+        proxying({"a": queued(first.url), "b": other.url}, routes=[route("a", "b")]) as proxy,
+    ):
+        request = proxy.request("/all")
+        await bound(proxy, request, "a")
+        queue = of(proxy, "a").queue
+        assert queue is not None
+        assert queue.try_enter()
+        task = asyncio.ensure_future(forward(request.ctx, proxy.parts))
+        while not queue.pending:
+            await asyncio.sleep(0)
+        maintain(of(proxy, "a"), drains_s=drains_s)
+        through(proxy)
+        if served:
+            await task
+        else:
+            with pytest.raises(SessionGone):
+                await task
+        assert (len(first.seen), other.connections) == (served, 0)
+        check_rest(proxy)
+
+
+async def test_a_call_that_may_have_been_made_is_not_told_as_refused_because_a_window_begins() -> None:
+    """A client that hears of maintenance sends it again."""
+
+    async def script(wire: Wire) -> None:
+        await wire.request()
+        maintain(of(proxy, "a"), drains_s=-1)
+        wire.reset()
+
+    async with (
+        scripted_upstream(script) as first,
+        scripted_upstream() as other,
+        proxying({"a": first.url, "b": other.url}, routes=[route("a", "b")]) as proxy,
+    ):
+        with pytest.raises(UpstreamFailed):
+            await in_session(proxy, "a")
+        assert (len(first.seen), other.connections) == (1, 0)
 
 
 # --- health, rests ---------------------------------------------------------------------------------------------------

@@ -170,7 +170,7 @@ def test_hints_count_only_where_the_route_wants_them() -> None:
 # --- which failures -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("failure", [ConnectFailed(), PoolExhausted(), QueueFull(), CircuitOpen()])
+@pytest.mark.parametrize("failure", [ConnectFailed(), PoolExhausted(), QueueFull(), CircuitOpen(), UnderMaintenance("disk")])
 def test_what_was_not_sent_goes_to_the_next_server(failure: Refusal) -> None:
     """Whatever it is, and however often it may be sent."""
     ctx = at_rest(request("tools/call"))
