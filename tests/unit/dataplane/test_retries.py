@@ -25,6 +25,7 @@ from proxy.errors import (
     QueueFull,
     QueueTimeout,
     Refusal,
+    UnderMaintenance,
     UpstreamFailed,
     UpstreamTimeout,
 )
@@ -170,7 +171,9 @@ def test_hints_count_only_where_the_route_wants_them() -> None:
 # --- which failures -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("failure", [ConnectFailed(), PoolExhausted(), QueueFull(), CircuitOpen(), UnderMaintenance("disk")])
+@pytest.mark.parametrize(
+    "failure", [ConnectFailed(), PoolExhausted(), QueueFull(), CircuitOpen(), UnderMaintenance("disk")]
+)
 def test_what_was_not_sent_goes_to_the_next_server(failure: Refusal) -> None:
     """Whatever it is, and however often it may be sent."""
     ctx = at_rest(request("tools/call"))
