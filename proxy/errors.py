@@ -8,6 +8,7 @@ a positive number, because revision 2026-07-28 reserves everything between -3276
 
 from __future__ import annotations
 
+from math import ceil
 from typing import ClassVar, Final
 
 #: JSON-RPC 2.0 section 5.1 and MCP 2026-07-28 basic/index "Error Codes".
@@ -47,6 +48,11 @@ class Refusal(Exception):
         self.detail = detail
         self.headers = headers
         self.request_id = request_id
+
+
+def retry_after(seconds: float = 1) -> tuple[tuple[str, str], ...]:
+    """`Retry-After` in whole seconds, rounded up, 1 at least (RFC 9110 section 10.2.3)."""
+    return (("Retry-After", str(max(1, ceil(seconds)))),)
 
 
 # --- framing and head: the connection is closed after each of these -------------------------------------------------

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from proxy.dataplane.client import origin_of
 from proxy.dataplane.maintenance import refusal, takes
 from proxy.dataplane.tokens import opens_stream
-from proxy.errors import CircuitOpen, ConnectFailed, QueueFull, UpstreamFailed, UpstreamTimeout
+from proxy.errors import CircuitOpen, ConnectFailed, QueueFull, UpstreamFailed, UpstreamTimeout, retry_after
 from proxy.limits.costs import EXEMPT
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def _check_streams(upstream: Upstream, taken: RequestQueue | None = None) -> Non
         return
     if taken is not None:
         taken.leave()
-    raise QueueFull("streams of the server", headers=(("Retry-After", "1"),))
+    raise QueueFull("streams of the server", headers=retry_after())
 
 
 def _check_window(ctx: RequestContext, upstream: Upstream, taken: RequestQueue) -> None:
@@ -178,8 +178,8 @@ async def _wait(ctx: RequestContext, queue: RequestQueue, patience_s: float, par
 
 
 def circuit_open(retry_after_s: float) -> CircuitOpen:
-    """The refusal while a breaker is open, with the time until the next trial (RFC 9110 section 10.2.3)."""
-    return CircuitOpen(headers=(("Retry-After", str(max(1, int(retry_after_s + 0.999)))),))
+    """The refusal while a breaker is open, with the time until the next trial."""
+    return CircuitOpen(headers=retry_after(retry_after_s))
 
 
 def _retry_after_s(headers: Headers) -> float:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.dataplane.attempt import circuit_open, enter
 from proxy.dataplane.maintenance import refusal, session_refusal, takes, takes_new
-from proxy.errors import CircuitOpen, ConnectFailed, NoServer, SessionGone, UnderMaintenance
+from proxy.errors import CircuitOpen, ConnectFailed, NoServer, SessionGone, UnderMaintenance, retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 #: How long a breaker stays open at most when no server of the route is left, seconds.
 _HURRY_S: Final = 1.0
-_SOON: Final = (("Retry-After", "1"),)
 
 
 def pick(ctx: RequestContext, tried: Collection[str]) -> Upstream | None:
@@ -84,14 +83,14 @@ def _is_served_elsewhere(ctx: RequestContext, pinned: Upstream) -> bool:
 def nobody(ctx: RequestContext) -> Refusal:
     """Why no server was asked."""
     if ctx.route is None:
-        return NoServer(headers=_SOON)
+        return NoServer(headers=retry_after())
     now = time.time()
     servers = [server for server in ctx.route.selection.candidates() if server.name not in ctx.denied]
     windows = [server.window for server in servers if server.window is not None and not takes_new(server, now)]
     if windows and len(windows) == len(servers):
         return refusal(windows, now)
     waits = [server.breaker.retry_after_s for server in servers if not server.breaker.ready()]
-    return circuit_open(min(waits)) if waits else NoServer(headers=_SOON)
+    return circuit_open(min(waits)) if waits else NoServer(headers=retry_after())
 
 
 def answer_to(ctx: RequestContext, failure: Refusal) -> Refusal:

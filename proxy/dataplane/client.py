@@ -43,7 +43,7 @@ from proxy.dataplane.connector import (
 )
 from proxy.dataplane.resolver import Resolver
 from proxy.dataplane.slots import Slots
-from proxy.errors import ConnectFailed, PoolExhausted, UpstreamFailed, UpstreamTimeout
+from proxy.errors import ConnectFailed, PoolExhausted, UpstreamFailed, UpstreamTimeout, retry_after
 
 if TYPE_CHECKING:
     from aiohttp.connector import Connection
@@ -129,7 +129,7 @@ class UpstreamClient:
             try:
                 await slots.wait(timeouts.connect)
             except TimeoutError:
-                raise PoolExhausted("pool", headers=(("Retry-After", "1"),)) from None
+                raise PoolExhausted("pool", headers=retry_after()) from None
         metrics.pool_in_use += 1
         task = self._deadlines.start(timeouts.first_byte)
         try:

@@ -18,7 +18,7 @@ from proxy.dataplane.connection import BODY, HIGH_WATER, LINGER_S, LOW_WATER, QU
 from proxy.dataplane.gate import Gate
 from proxy.dataplane.reject import refusal_bytes
 from proxy.dataplane.shedding import EVERYONE, Load, refusal
-from proxy.errors import Overloaded, Refusal
+from proxy.errors import Overloaded, Refusal, retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,7 +127,7 @@ class Listener:
         if len(self.connections) <= self._cap and not self.load.refusing:
             return None
         self._metrics.connections_refused += 1
-        return Overloaded("memory" if self.load.refusing else "connections", headers=(("Retry-After", "1"),))
+        return Overloaded("memory" if self.load.refusing else "connections", headers=retry_after())
 
     def take_room(self, gate: Gate, size: int) -> None:
         """So many bytes of a body were read. When that was the last room, no body is read until there is some again."""

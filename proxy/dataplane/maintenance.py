@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from math import ceil, inf
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from proxy.config.units import Recurrence
 from proxy.dataplane.recurrence import Span, Window
-from proxy.errors import Refusal, SessionGone, UnderMaintenance
+from proxy.errors import Refusal, SessionGone, UnderMaintenance, retry_after
 from proxy.identity.records import SYSTEM_TENANT
 
 if TYPE_CHECKING:
@@ -41,10 +41,6 @@ class Active(NamedTuple):
     """Its end, with all windows that overlap and adjoin."""
     drain_until: float
     """When what runs is ended."""
-
-    def retry_after_s(self, now: float) -> int:
-        """Seconds for `Retry-After` (RFC 9110 section 10.2.3), rounded up, 1 at least."""
-        return max(1, ceil(self.until - now))
 
 
 class Maintained(Protocol):
@@ -198,7 +194,7 @@ def takes(upstream: Maintained, now: float, *, of_session: bool) -> bool:
 def refusal(actives: Iterable[Active], now: float) -> UnderMaintenance:
     """For a request that no server takes, all of which are in these windows: come back when the first is over."""
     first = min(actives, key=lambda active: active.until)
-    return UnderMaintenance(first.title, headers=(("Retry-After", str(first.retry_after_s(now))),))
+    return UnderMaintenance(first.title, headers=retry_after(first.until - now))
 
 
 def session_refusal(active: Active, now: float, *, elsewhere: bool) -> Refusal:

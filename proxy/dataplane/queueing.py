@@ -11,11 +11,10 @@ from __future__ import annotations
 import asyncio
 from heapq import heapify, heappop, heappush
 from itertools import count
-from math import ceil
 from typing import TYPE_CHECKING, Final
 
 from proxy.dataplane.turns import Turns, Waiter
-from proxy.errors import QueueFull, QueueTimeout
+from proxy.errors import QueueFull, QueueTimeout, retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -155,7 +154,7 @@ class RequestQueue:
         wait_s, limit_s = self._wait_s(priority, tenant, weight, now), min(self.max_wait_s, patience_s)
         if wait_s > limit_s or (self.pending >= self.max_pending and not self._make_room(priority, tenant, weight)):
             self.rejected += 1
-            raise QueueFull("too long" if wait_s > limit_s else "full", headers=_retry_after(wait_s))
+            raise QueueFull("too long" if wait_s > limit_s else "full", headers=retry_after(min(wait_s, _LONGEST_S)))
         loop = asyncio.get_running_loop()
         waiter = Waiter(loop.create_future(), now, turns)
         turns.add(tenant, weight, waiter)
@@ -182,7 +181,7 @@ class RequestQueue:
         self._remove(waiter)
         wait_s = self._wait_s(lowest, line.tenant, line.weight, self._clock())
         if not waiter.future.done():
-            waiter.future.set_result(QueueFull("another has its place", headers=_retry_after(wait_s)))
+            waiter.future.set_result(QueueFull("another has its place", headers=retry_after(min(wait_s, _LONGEST_S))))
         return True
 
     def _remove(self, waiter: Waiter) -> None:
@@ -271,10 +270,6 @@ class RequestQueue:
             self._remove(waiter)
             if not waiter.future.done():
                 wait_s = self._wait_s(priority, line.tenant, line.weight, now)
-                waiter.future.set_result(QueueTimeout(headers=_retry_after(wait_s)))
+                waiter.future.set_result(QueueTimeout(headers=retry_after(min(wait_s, _LONGEST_S))))
         if deadlines:
             self._set_timer(asyncio.get_running_loop(), now, deadlines[0][0])
-
-
-def _retry_after(wait_s: float) -> tuple[tuple[str, str], ...]:
-    return (("Retry-After", str(ceil(min(max(1.0, wait_s), _LONGEST_S)))),)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from math import ceil
 from typing import TYPE_CHECKING, Final
 
-from proxy.errors import RateLimited, TooManyStreams
+from proxy.errors import RateLimited, TooManyStreams, retry_after
 from proxy.limits.fairness import TenantShare
 from proxy.limits.rules import Asked, who
 from proxy.mcp.methods import METHODS, UNKNOWN
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from proxy.mcp.envelope import Message
 
 #: How soon to come back when too many streams are open: nobody knows when one ends, seconds.
-_STREAM_RETRY: Final = (("Retry-After", "5"),)
+_STREAM_RETRY: Final = retry_after(5)
 #: Longest time that a client is told to wait, seconds: nobody keeps a request for longer.
 _LONGEST_S: Final = 86400
 
@@ -110,7 +110,7 @@ def _tell(ctx: RequestContext, parts: Parts, demands: Sequence[Demand], verdict:
 
 
 def _fields(verdict: Verdict) -> tuple[tuple[str, str], ...]:
-    """`Retry-After` (RFC 9110 section 10.2.3), and `RateLimit` and `RateLimit-Policy` of the rule (IETF draft
+    """`Retry-After`, and `RateLimit` and `RateLimit-Policy` of the rule (IETF draft
     httpapi-ratelimit-headers): `q` the most at once, `w` seconds to fill it, `r` what is left, `t` seconds to wait."""
     rule = verdict.rule
     assert rule is not None  # noqa: S101 - it refused
@@ -118,7 +118,7 @@ def _fields(verdict: Verdict) -> tuple[tuple[str, str], ...]:
     fill_s = max(1, round(rule.capacity / rule.refill_per_s)) if rule.refill_per_s else _LONGEST_S
     name = rule.name.replace("\\", "").replace('"', "")
     return (
-        ("Retry-After", str(wait_s)),
+        *retry_after(wait_s),
         ("RateLimit-Policy", f'"{name}";q={int(rule.capacity)};w={fill_s}'),
         ("RateLimit", f'"{name}";r={int(max(0.0, verdict.remaining))};t={wait_s}'),
     )

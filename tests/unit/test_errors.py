@@ -21,6 +21,7 @@ from proxy.errors import (
     ParseError,
     Refusal,
     UnderMaintenance,
+    retry_after,
 )
 
 
@@ -40,6 +41,15 @@ DEFINED = {
     InternalError: INTERNAL_ERROR,
     HeaderMismatch: HEADER_MISMATCH,
 }
+
+
+@pytest.mark.parametrize(
+    ("wait_s", "told"), [(0.0, "1"), (-3.0, "1"), (1.0, "1"), (1.01, "2"), (59.9, "60"), (3600.0, "3600")]
+)
+def test_when_to_come_back_is_told_in_whole_seconds(wait_s: float, told: str) -> None:
+    """Rounded up: who comes back then is not too early. One second at least."""
+    assert retry_after(wait_s) == (("Retry-After", told),)
+    assert retry_after() == retry_after(1)
 
 
 def test_every_refusal_has_a_reason_of_its_own() -> None:
