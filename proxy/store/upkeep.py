@@ -31,11 +31,17 @@ _VIEWS: Final = "/* upkeep.views */ SELECT view_name, error IS NULL FROM refresh
 async def create_partitions(database: Database) -> list[str]:
     """Make the partitions of the next days that are missing; returns their names.
 
+    A table that is in use is passed over, and looked at again in the next transaction, which holds no other's locks.
     `database` should allow for long statements. Raises Unavailable, also when the function is not there (yet), TooSlow
-    when it took too long or waited too long for a lock, and asyncpg.PostgresError for anything else.
+    when it took too long or a table is still in use, and asyncpg.PostgresError for anything else.
     """
-    async with _working(database) as session:
-        return [row[0] for row in await session.fetch(_PARTITIONS)]
+    made: list[str] = []
+    while True:
+        async with _working(database) as session:
+            some = [row[0] for row in await session.fetch(_PARTITIONS)]
+        if not some:
+            return made
+        made += some
 
 
 async def refresh_views(database: Database) -> dict[str, bool]:

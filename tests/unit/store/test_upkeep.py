@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import asyncpg
 import pytest
@@ -37,6 +38,55 @@ async def test_partitions_are_made_once(name: str, database: Database) -> None:
     tables = {row[0] for row in await execute(owner_dsn(name), "SELECT relname FROM pg_class WHERE relispartition")}
     assert set(made) <= tables
     assert await create_partitions(database) == []
+
+
+@asynccontextmanager
+async def reader(name: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+    """A user in a transaction, whose every wait PostgreSQL looks at before ours: who waits in a circle is ended."""
+    connection = await asyncpg.connect(owner_dsn(name))
+    await connection.execute("SET deadlock_timeout = '10ms'")
+    async with connection.transaction():
+        yield connection
+    await connection.close()
+
+
+async def waits_or_is_done(name: str, work: asyncio.Task[list[str]]) -> None:
+    """Until somebody waits for a lock, or has ended."""
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'relation'"
+    while not work.done() and (await execute(owner_dsn(name), waiting))[0][0] == 0:
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("table", ["request_logs", "server_metrics"])
+@pytest.mark.parametrize("held", ["", "_default"])
+async def test_making_partitions_never_ends_a_query(name: str, table: str, held: str) -> None:
+    """One that holds the table (or a partition), and then asks for all of it: ours gives way, and comes again."""
+    async with opened(name, connections=1, statement_s=30) as database, reader(name) as user:
+        await user.execute(f"LOCK TABLE ONLY {table}{held} IN ACCESS SHARE MODE")
+        work = asyncio.create_task(create_partitions(database))
+        await waits_or_is_done(name, work)
+        assert await user.fetchval(f"SELECT count(*) FROM {table}") == 0
+        with pytest.raises(TooSlow):
+            await work
+        made = await execute(owner_dsn(name), f"SELECT FROM pg_inherits WHERE inhparent = '{table}'::regclass")
+        assert len(made) == 1
+        others = await execute(owner_dsn(name), "SELECT FROM pg_inherits WHERE inhparent = 'error_logs'::regclass")
+        assert len(others) > 1
+    async with opened(name, connections=1, statement_s=30) as database:
+        assert all(one.startswith(f"{table}_2") for one in await create_partitions(database))
+
+
+async def test_a_query_that_comes_while_partitions_are_waited_for_is_held_up_for_moments(name: str) -> None:
+    """A tenth of a second for each lock that ours waits for in vain, and no table is locked while ours waits."""
+    async with opened(name, connections=1, statement_s=30) as database, reader(name) as user:
+        await user.fetch("LOCK TABLE ONLY request_logs IN ACCESS SHARE MODE")
+        work = asyncio.create_task(create_partitions(database))
+        await waits_or_is_done(name, work)
+        began = asyncio.get_running_loop().time()
+        await execute(owner_dsn(name), "SELECT count(*) FROM request_logs")
+        assert asyncio.get_running_loop().time() - began < 2
+        with pytest.raises(TooSlow):
+            await work
 
 
 async def test_views_are_refreshed_when_they_are_due(name: str, database: Database) -> None:
