@@ -181,7 +181,7 @@ def _add_more_keys(actions: Commands) -> None:
 
 def _add_servers(actions: Commands) -> None:
     add = add_command(actions, "add", _servers, "register a server")
-    add.add_argument("name", metavar="NAME", help="clients reach it at /NAME/mcp")
+    add.add_argument("name", metavar="NAME", type=values.text, help="clients reach it at /NAME/mcp")
     add.add_argument("url", metavar="URL")
     _add_owner(add)
     add.add_argument("--transport", choices=_TRANSPORTS, default=_TRANSPORTS[0], help="(default: streamable_http)")
@@ -193,7 +193,7 @@ def _add_servers(actions: Commands) -> None:
     _add_json(shown)
     for action, summary in (("disable", "let a server take no requests"), ("enable", "let a server take requests")):
         parser = add_command(actions, action, _servers, summary)
-        parser.add_argument("name", metavar="NAME")
+        parser.add_argument("name", metavar="NAME", type=values.text)
         _add_owner(parser)
     taken = add_command(actions, "import", _servers, "register the servers in the settings of an MCP client")
     taken.add_argument("file", metavar="FILE", help="claude_desktop_config.json, .mcp.json, mcp.json, ...; or -")
@@ -249,7 +249,7 @@ def _add_maintenance(actions: Commands) -> None:
 
 
 def _add_server(parser: argparse.ArgumentParser, summary: str = "name of the server") -> None:
-    parser.add_argument("server", metavar="SERVER", help=summary)
+    parser.add_argument("server", metavar="SERVER", type=values.text, help=summary)
     parser.add_argument("--tenant", metavar="SLUG", type=values.slug, help="whose it is (default: everybody's)")
 
 

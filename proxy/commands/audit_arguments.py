@@ -20,6 +20,9 @@ _RISKS: Final = ("low", "medium", "high", "critical")
 _MOST_ROWS: Final = 10_000
 _ROWS: Final = 100
 _RANGE: Final = timedelta(days=1)
+#: Nothing was recorded before, nothing will be after; a day more of either is still a time.
+_FIRST: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST: Final = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 def add(actions: Commands) -> None:
@@ -98,8 +101,8 @@ def span(given: argparse.Namespace) -> tuple[datetime, datetime]:
     """The range asked for. Raises Misuse when it is empty."""
     from proxy.commands.console import Misuse
 
-    until = given.until or datetime.now(UTC)
-    since = given.since or until - _RANGE
+    until = min(given.until or datetime.now(UTC), _LAST)
+    since = max(given.since, _FIRST) if given.since else max(until, _FIRST) - _RANGE
     if since >= until:
         raise Misuse("'--since' is earlier than '--until'")
     return since, until

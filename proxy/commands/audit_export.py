@@ -133,11 +133,14 @@ def _csv(cells: Sequence[Any]) -> bytes:
 
 @contextmanager
 def _opened(path: Path | None) -> Iterator[BinaryIO]:
-    """Where to write. A file is written aside, and has its name when all of it is on disk. Raises OSError."""
+    """Where to write. A file is written aside, and has its name when all of it is on disk: what is no file, such as
+    `/dev/stdout`, would be replaced by one. Raises OSError, Misuse."""
     if path is None:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
+    if not path.name or (path.exists() and not path.is_file()):
+        raise Misuse("the output is to be a file; without '--output' it goes to standard output")
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:

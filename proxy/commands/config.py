@@ -22,7 +22,7 @@ from proxy.commands.connection import change, postgres_of
 from proxy.commands.console import DONE, Misuse, load_config, printable, read_text, remark, show_json, show_table
 from proxy.config.keyfile import AUDIT_KEY, load_or_create
 from proxy.config.models import Config
-from proxy.config.overrides import Outcome, Override, overridden
+from proxy.config.overrides import Outcome, Override, overridden, setting_of
 from proxy.config.sources import Origin, origins
 from proxy.store import records, system_configs, tenants
 from proxy.store.accounts import Rejected
@@ -93,6 +93,9 @@ def _source(told: dict[str, Any]) -> str:
 def _set(given: Namespace) -> int:
     config, value = load_config(given), _value(given.value)
     wanted = _change(given)
+    if setting_of(wanted.key) is None:
+        [why] = overridden(config, [Override(wanted.key, value)]).problems
+        raise Misuse(why.replace(_LEFT_OUT, ": ", 1))
     outcomes: list[Outcome] = []
 
     def check(rows: Sequence[Stored]) -> None:

@@ -23,10 +23,12 @@ def add(actions: Commands) -> None:
     show.add_argument("--changed", action="store_true", help="without defaults")
     show.add_argument("--json", action="store_true", help="for programs")
     change = add_command(actions, "set", _run, "change a setting of every running proxy, at once and for good")
-    change.add_argument("key", metavar="KEY", help="as in the file, such as listen.limits.body")
-    change.add_argument("value", metavar="VALUE", help="as in the file: 8MiB, 5s, false; lists and such as JSON")
+    change.add_argument("key", metavar="KEY", type=values.text, help="as in the file, such as listen.limits.body")
+    change.add_argument(
+        "value", metavar="VALUE", type=values.text, help="as in the file: 8MiB, 5s, false; lists and such as JSON"
+    )
     unset = add_command(actions, "unset", _run, "let the configuration file decide again")
-    unset.add_argument("key", metavar="KEY", help="the setting")
+    unset.add_argument("key", metavar="KEY", type=values.text, help="the setting")
     for parser in (change, unset):
         parser.add_argument("--tenant", metavar="SLUG", type=values.slug, help="for this tenant only")
         parser.add_argument("--reason", type=values.name, help="why, for whoever asks later")

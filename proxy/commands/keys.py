@@ -6,6 +6,7 @@ Owns that a secret is shown once, on standard output, after its row is committed
 from __future__ import annotations
 
 from argparse import Namespace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,6 +32,8 @@ def run(given: Namespace) -> int:
 def _create(given: Namespace) -> int:
     if given.not_before and given.expires and given.not_before >= given.expires:
         raise Misuse("--not-before must be earlier than --expires")
+    if given.expires and given.expires <= datetime.now(UTC):
+        raise Misuse("--expires is in the future; this key would never have been good")
     config = load_config(given)
     minted = _minted(config)
     record = KeyRecord(

@@ -25,6 +25,8 @@ from proxy.store import maintenance, tenants
 from proxy.store.maintenance import NewWindow, Planned
 
 _LONGEST: Final = timedelta(days=366)
+#: Its end is still a time.
+_LAST: Final = datetime.max.replace(tzinfo=UTC) - _LONGEST
 _DRAIN: Final = timedelta(seconds=30)
 _TITLE: Final = "maintenance"
 _EVERY_SERVER: Final = "*"
@@ -39,6 +41,8 @@ def _start(given: Namespace) -> int:
     config = load_config(given)
     if not timedelta() < given.length <= _LONGEST:
         raise Misuse("'--for' is longer than nothing, and a year at most: 30m, 2h, 1d")
+    if given.at is not None and given.at > _LAST:
+        raise Misuse("'--at' is too far away")
     if given.at is not None and given.at + given.length <= datetime.now(UTC):
         raise Misuse("this window would be over already")
     drain = given.drain if given.drain is not None else _DRAIN

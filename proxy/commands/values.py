@@ -27,6 +27,15 @@ def slug(text: str) -> str:
     return text
 
 
+def text(given: str) -> str:
+    """Anything, if it is text in the first place: other bytes cannot be kept."""
+    try:
+        given.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError("UTF-8 text") from None
+    return given
+
+
 def name(text: str) -> str:
     """A name for people."""
     if not text.strip() or not text.isprintable() or len(text) > _LONGEST_NAME:
@@ -37,14 +46,14 @@ def name(text: str) -> str:
 def count(text: str) -> int:
     """How many: 0 or more."""
     if not text.isascii() or not text.isdecimal() or int(text[:12]) > _MOST or len(text) > len(str(_MOST)):
-        raise argparse.ArgumentTypeError("a whole number, 0 or more")
+        raise argparse.ArgumentTypeError("a whole number, 0 or more, a billion at most")
     return int(text)
 
 
 def positive(text: str) -> int:
     """How many: 1 or more."""
-    if count(text) == 0:
-        raise argparse.ArgumentTypeError("a whole number, 1 or more")
+    if re.fullmatch(r"[0-9]{1,10}", text) is None or not 0 < int(text) <= _MOST:
+        raise argparse.ArgumentTypeError("a whole number, 1 or more, a billion at most")
     return int(text)
 
 
@@ -108,13 +117,13 @@ def origin(text: str) -> str:
     return text
 
 
-def pattern(text: str) -> str:
+def pattern(given: str) -> str:
     """A name, or the beginning of one and a `*`."""
     from proxy.identity.patterns import is_pattern
 
-    if not is_pattern(text):
+    if not is_pattern(given):
         raise argparse.ArgumentTypeError("a name, or the beginning of one and a '*'")
-    return text
+    return text(given)
 
 
 def header(text: str) -> tuple[str, str]:

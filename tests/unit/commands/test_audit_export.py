@@ -129,3 +129,12 @@ def test_a_reader_that_goes_away_is_not_misuse(auditor: Auditor, tmp_path: Path)
         auditor.monkeypatch.setattr("sys.stdout", type("Out", (), {"buffer": full})())
         code, _, err = auditor.run("export", *DAY)
     assert (code, "cannot be written" in err) == (2, True)
+
+
+@pytest.mark.parametrize("output", ["/", ".", "..", "fifo"])
+def test_what_is_no_file_is_not_replaced_by_one(auditor: Auditor, output: str) -> None:
+    """A pipe or a device stays what it is, a folder has no rows in it."""
+    fifo = auditor.config.parent / "fifo"
+    os.mkfifo(fifo)
+    assert "is to be a file" in auditor.refused("export", *DAY, "--output", str(auditor.config.parent / output))
+    assert stat.S_ISFIFO(fifo.stat().st_mode)

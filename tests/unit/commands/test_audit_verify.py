@@ -213,3 +213,9 @@ def test_a_key_that_is_none_is_misuse(auditor: Auditor, content: str | None) -> 
     if content is not None:
         path.write_text(content)
     assert "key" in auditor.refused("verify", *DAY, "--key", str(path))
+
+
+@pytest.mark.parametrize(("since", "until"), [("0001-01-01", "1970-01-03"), ("9998-12-28", "9999-12-31T23:59")])
+def test_a_range_may_be_as_long_as_time(auditor: Auditor, since: str, until: str) -> None:
+    """What comes before the first record and after the last one is nothing to stumble over."""
+    assert auditor.verified("--since", since, "--until", until)["rows"] == 0

@@ -189,3 +189,17 @@ def test_without_a_database_the_file_is_all_there_is(desk: Desk) -> None:
         assert "has no 'postgres'" in desk.run(*change)[2]
     assert not (desk.operator.config.parent / ".mcp-manager").exists()
     assert "nothing of this name" in desk.run("show", "listn")[2]
+
+
+def test_a_setting_that_nobody_knows_never_comes_to_the_database(desk: Desk) -> None:
+    """PostgreSQL has words of its own for a key that is none."""
+    code, _, err = desk.run("set", "", "1")
+    assert (code, "no setting of this name" in err) == (MISUSED, True)
+
+
+@pytest.mark.parametrize("given", [("log.level", "\udcff"), ("\udcff", "1")])
+def test_what_is_no_text_is_no_setting(desk: Desk, given: tuple[str, str]) -> None:
+    """Bytes of the command line that are not UTF-8."""
+    with pytest.raises(SystemExit):
+        desk.run("set", *given)
+    assert "UTF-8" in desk.operator.capsys.readouterr().err

@@ -179,3 +179,13 @@ def test_without_a_configured_pepper_one_is_made_and_told_of(acme: Operator) -> 
     assert "pepper" not in acme.run("keys", "create", "--tenant", "acme", "--name", "2")[2]
     (state / "pepper.key").chmod(0o644)
     assert "chmod 600" in acme.refused("keys", "create", "--tenant", "acme", "--name", "3")
+
+
+@pytest.mark.parametrize("expires", ["0s", "2020-01-01"])
+def test_a_key_that_was_never_good_is_not_made(operator: Operator, expires: str) -> None:
+    """Somebody would have to find out why it is refused."""
+    operator.run("tenants", "create", "acme")
+    assert "in the future" in operator.refused(
+        "keys", "create", "--tenant", "acme", "--name", "x", "--expires", expires
+    )
+    assert operator.result("keys", "list", "--tenant", "acme") == []

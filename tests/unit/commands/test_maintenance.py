@@ -118,3 +118,9 @@ def test_without_postgresql_windows_stand_in_the_configuration_file_alone(
     """A sentence says so."""
     operator.config.write_text(json.dumps({"servers": {"a": {"url": "http://x/"}}}))
     assert "no 'postgres'" in operator.refused("maintenance", *arguments)
+
+
+def test_a_window_ends_before_time_does(acme: Operator) -> None:
+    """Its end could not be told."""
+    given = ("--at", "9999-12-31T23:00Z", "--for", "2h")
+    assert "too far away" in acme.refused("maintenance", "start", "all", *given)

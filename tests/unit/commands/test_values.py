@@ -15,7 +15,7 @@ from proxy.identity.keys import PepperRing, mint
 
 KINDS = (
     values.slug, values.name, values.count, values.positive, values.duration, values.moment, values.key_id,
-    values.network, values.address, values.origin, values.pattern, values.header, values.option,
+    values.network, values.address, values.origin, values.pattern, values.header, values.option, values.text,
 )  # fmt: skip
 
 
@@ -58,6 +58,8 @@ def test_a_value_is_what_it_stands_for(kind: Callable[[str], object], text: str,
         (values.slug, "planted Slug"),
         (values.slug, "-planted"),
         (values.name, " "),
+        (values.text, "planted \udcff"),
+        (values.pattern, "planted\udcff*"),
         (values.name, "planted\n"),
         (values.name, "x" * 201),
         (values.count, "-1"),
