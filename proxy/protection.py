@@ -23,10 +23,9 @@ from proxy.background.observing import Clocks, Observing
 from proxy.background.overload import STEP_S as LOAD_S
 from proxy.background.overload import OverloadWatch
 from proxy.background.pool_sizing import PoolSizing
-from proxy.background.pool_sizing import families as pool_families
 from proxy.dataplane.retries import RetryBudget
 from proxy.dataplane.shedding import NOBODY, Load
-from proxy.protection_metrics import families
+from proxy.protection_metrics import families, pool_families
 
 if TYPE_CHECKING:
     from proxy.background.supervisor import Step, Supervisor
@@ -144,7 +143,7 @@ class Protection:
         yield "load", LOAD_S, load, 0.0
         yield "health checks", CHECKS_S, self._checks.step, 0.1
         yield "maintenance", MAINTENANCE_S, self._maintenance.step, 0.1
-        yield "sizes of pools", _POOLS_S, self._sizing.step_aside, 0.1
+        yield "sizes of pools", _POOLS_S, self._sizing.step, 0.1
         yield "breaker orders", _ORDERS_S, self._obey, 0.1
         yield "observing", OBSERVING_S, self._observing.step, 0.1
 

@@ -1,4 +1,4 @@
-"""What protects servers and process, as metrics: breakers, queues, retries, overload, health.
+"""What protects servers and process, as metrics: breakers, queues, retries, overload, health, pools.
 
 Owns names, types and labels of these metrics; docs/operations.md lists them. It only reads plain numbers that others
 keep, when somebody looks. A server whose breaker never saw a failure has no lines of its own.
@@ -6,7 +6,7 @@ keep, when somebody looks. A server whose breaker never saw a failure has no lin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
 from proxy.backend_metrics import keyed, single
@@ -16,6 +16,7 @@ from proxy.metrics import Family
 if TYPE_CHECKING:
     from proxy.background.health_checks import HealthChecks
     from proxy.background.observing import Observing
+    from proxy.background.pool_sizing import PoolSizing, PoolState
     from proxy.dataplane.retries import RetryBudget
     from proxy.dataplane.shedding import Load
     from proxy.dataplane.upstream import Upstream
@@ -33,6 +34,15 @@ _QUEUE: Final = {
     "abandoned": ("counter", "Requests whose client left while they waited"),
     "waited_s": ("counter", "Seconds that requests waited"),
 }
+#: Kind, name, what it is, and where it is found.
+_POOLS: Final[tuple[tuple[str, str, str, Callable[[PoolState], float]], ...]] = (
+    ("gauge", "waiting", "Exchanges that wait for a connection now", lambda state: state.waiting),
+    ("gauge", "connections_idle", "Open connections that nobody uses now", lambda state: state.idle),
+    ("counter", "wait_seconds", "Time that exchanges waited for a connection", lambda state: state.waited_s),
+    ("gauge", "connections_bound", "pool.max_connections", lambda state: state.bound),
+    ("gauge", "connections_recommended", "What the use suggests for max_connections",
+     lambda state: state.recommendation.size),
+)  # fmt: skip
 
 
 def families(
@@ -53,6 +63,27 @@ def families(
     yield keyed("counter", "shed_requests", "Requests refused for overload", "class", shed)
     yield single("gauge", "observation_rows_waiting", "Events and health checks not written yet", observing.waiting)
     yield single("counter", "observation_rows_dropped", "Events and health checks without room", observing.dropped)
+
+
+def pool_families(sizing: PoolSizing) -> Iterator[Family]:
+    """What `metrics.py` does not count already of connection pools, those of PostgreSQL included."""
+    states = list(sizing.states())
+    servers = [state for state in states if state.place is not None]
+    for kind, name, purpose, number in _POOLS:
+        rows = [(f'{{server="{state.label}"}}', number(state)) for state in servers]
+        yield _summed(kind, f"pool_{name}", purpose, rows)
+    errors = [
+        (f'{{server="{state.label}",kind="{origin}"}}', count)
+        for state in servers
+        for origin, count in state.errors.items()
+    ]
+    yield _summed("counter", "pool_connect_errors", "Connections that could not be made", errors)
+    stores = {state.name.split()[-1]: state for state in states if state.place is None}
+    sizes = {name: state.recommendation.size for name, state in stores.items()}
+    purpose = "What the use suggests for postgres.pool"
+    yield keyed("gauge", "postgres_connections_recommended", purpose, "pool", sizes)
+    bounds = {name: state.bound for name, state in stores.items()}
+    yield keyed("gauge", "postgres_connections_limit", "What postgres.pool says", "pool", bounds)
 
 
 def _breakers(servers: Iterable[Upstream]) -> Iterator[Family]:
@@ -83,7 +114,7 @@ def _queues(servers: Iterable[Upstream]) -> Iterator[Family]:
         yield _summed(kind, f"queue_{name.replace('_s', '_seconds')}", purpose, rows)
 
 
-def _summed(kind: str, name: str, purpose: str, rows: _Rows) -> Family:
+def _summed(kind: str, name: str, purpose: str, rows: Iterable[tuple[str, float]]) -> Family:
     """Servers beyond the cap share a label: their numbers are one."""
     sums: dict[str, float] = {}
     for labels, value in rows:

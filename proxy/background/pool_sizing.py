@@ -8,11 +8,10 @@ looked at: their library sizes them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from proxy.dataplane.pool_size import Advice, Outlook, Recommendation, Sizing
-from proxy.metrics import Family
 
 if TYPE_CHECKING:
     from proxy.dataplane.client import Origin, UpstreamClient
@@ -118,15 +117,10 @@ class PoolSizing:
         self._servers: dict[str, _Server] = {}
         self._stores = {name: _Watch(1, bound, clock()) for name, bound in (bounds or {}).items()}
 
-    async def step_aside(self) -> None:
-        """`step`, in pieces between which requests run."""
+    async def step(self) -> None:
+        """Look at every pool, and size those of servers: in pieces between which requests run."""
         for _ in self._look():
             await asyncio.sleep(0)
-
-    def step(self) -> None:
-        """Look at every pool, and size those of servers."""
-        for _ in self._look():
-            continue
 
     def _look(self) -> Iterator[None]:
         """All of a step; comes back now and then on the way."""
@@ -183,42 +177,3 @@ class PoolSizing:
             return
         watch.told, watch.told_at = advice, now
         self._log.info("connection pool", pool=pool, key=key, advice=advice, suggested=size, reason=reason)
-
-
-def families(sizing: PoolSizing) -> Iterator[Family]:
-    """What `metrics.py` does not count already. Servers that share a label are added up."""
-    states = list(sizing.states())
-    servers = [state for state in states if state.place is not None]
-    for kind, name, purpose, number in _NUMBERS:
-        yield Family(kind, f"mcp_proxy_pool_{name}", purpose, _summed(servers, number))
-    errors: dict[str, float] = {}
-    for state in servers:
-        for origin, count in state.errors.items():
-            label = f'{{server="{state.label}",kind="{origin}"}}'
-            errors[label] = errors.get(label, 0) + count
-    yield Family("counter", "mcp_proxy_pool_connect_errors", "Connections that could not be made", errors.items())
-    stores = [(f'{{pool="{state.name.split()[-1]}"}}', state) for state in states if state.place is None]
-    sizes = [(label, state.recommendation.size) for label, state in stores]
-    yield Family(
-        "gauge", "mcp_proxy_postgres_connections_recommended", "What the use suggests for postgres.pool", sizes
-    )
-    limits = [(label, state.bound) for label, state in stores]
-    yield Family("gauge", "mcp_proxy_postgres_connections_limit", "What postgres.pool says", limits)
-
-
-def _summed(states: Iterable[PoolState], number: Callable[[PoolState], float]) -> Iterable[tuple[str, float]]:
-    sums: dict[str, float] = {}
-    for state in states:
-        label = f'{{server="{state.label}"}}'
-        sums[label] = sums.get(label, 0) + number(state)
-    return sums.items()
-
-
-_NUMBERS: Final[tuple[tuple[str, str, str, Callable[[PoolState], float]], ...]] = (
-    ("gauge", "waiting", "Exchanges that wait for a connection now", lambda state: state.waiting),
-    ("gauge", "connections_idle", "Open connections that nobody uses now", lambda state: state.idle),
-    ("counter", "wait_seconds", "Time that exchanges waited for a connection", lambda state: state.waited_s),
-    ("gauge", "connections_bound", "pool.max_connections", lambda state: state.bound),
-    ("gauge", "connections_recommended", "What the use suggests for max_connections",
-     lambda state: state.recommendation.size),
-)  # fmt: skip

@@ -74,11 +74,11 @@ class _Strategy:
         possible = [server for server in self._servers if server.possible() and server.name not in tried]
         return min(possible, key=attrgetter("in_flight")) if possible else None
 
-    def _usable(self, tried: Collection[str]) -> list[int]:
-        """Positions of the servers that can be chosen now; the slow way, for when the quick choice cannot be used."""
-        return [
-            position for position, server in enumerate(self._servers) if server.available() and server.name not in tried
-        ]
+    def _usable(self, tried: Collection[str], *asked: int) -> list[int]:
+        """Positions of the others that can be chosen now, when the quick choice cannot be used. Those that were `asked`
+        are not asked again: in slow start they would get up to twice their share."""
+        servers = enumerate(self._servers)
+        return [at for at, server in servers if at not in asked and server.available() and server.name not in tried]
 
 
 class Only(_Strategy):
@@ -123,7 +123,7 @@ class RoundRobin(_Strategy):
         server = self._servers[position]
         if server.available() and server.name not in tried:
             return server
-        usable = self._usable(tried)
+        usable = self._usable(tried, position)
         return self._servers[usable[lap % len(usable)]] if usable else None
 
 
@@ -186,10 +186,10 @@ class Random(_Strategy):
         self._sums = tuple(accumulate(self._weights))
 
     def pick(self, key: str, tried: Collection[str]) -> Upstream | None:
-        server = self._servers[self._drawn(self._sums)]
+        server = self._servers[position := self._drawn(self._sums)]
         if server.available() and server.name not in tried:
             return server
-        usable = self._usable(tried)
+        usable = self._usable(tried, position)
         if not usable:
             return None
         return self._servers[usable[self._drawn(tuple(accumulate(self._weights[position] for position in usable)))]]
@@ -214,12 +214,12 @@ class PowerOfTwo(_Strategy):
     def pick(self, key: str, tried: Collection[str]) -> Upstream | None:
         one, other = self._two(len(self._servers))
         first, second = self._servers[one], self._servers[other]
-        if not (first.available() and second.available()) or first.name in tried or second.name in tried:
-            usable = self._usable(tried)
+        takes = (first.available() and first.name not in tried, second.available() and second.name not in tried)
+        if False in takes:
+            usable = self._usable(tried, one, other) + [at for at, can in zip((one, other), takes, strict=True) if can]
             if len(usable) < 2:
                 return self._servers[usable[0]] if usable else None
-            one, other = self._two(len(usable))
-            first, second = self._servers[usable[one]], self._servers[usable[other]]
+            first, second = (self._servers[usable[at]] for at in self._two(len(usable)))
         self._picks += 1
         return first if _better(first, second) == (self._picks % _SECOND_LOOK != 0) else second
 

@@ -9,12 +9,13 @@ from typing import Any, cast
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from proxy.background.pool_sizing import PoolSizing, PoolState, families
+from proxy.background.pool_sizing import PoolSizing, PoolState
 from proxy.dataplane.pool_size import Recommendation
 from proxy.dataplane.slots import Slots
 from proxy.identity.access import Server as Place
 from proxy.log import Logger
 from proxy.metrics import Family
+from proxy.protection_metrics import pool_families
 from proxy.store.database import Bounds, Database, Places
 from tests.unit.background.test_housekeeping import Lines
 from tests.unit.dataplane.fakes import Proxy
@@ -37,15 +38,15 @@ class Desk:
         """Of a server's pool."""
         return self.proxy.live.snapshot.upstreams[name].client.slots
 
-    def step(self, seconds: float = 1.0, times: int = 1) -> None:
+    async def step(self, seconds: float = 1.0, times: int = 1) -> None:
         """Steps, each some time after the one before."""
         for _ in range(times):
             self.proxy.time.now += seconds
-            self.sizing.step()
+            await self.sizing.step()
 
     def shown(self) -> dict[str, float]:
         """Sample with its labels -> value, as a scraper reads them."""
-        self.proxy.metrics.more = lambda: families(self.sizing)
+        self.proxy.metrics.more = lambda: pool_families(self.sizing)
         return {
             f"{sample.name} {' '.join(sample.labels.values())}": sample.value
             for family in text_string_to_metric_families(self.proxy.metrics.exposition("")[1].decode())
@@ -66,7 +67,7 @@ class Sizes:
 
 def size_families() -> Iterator[Family]:
     """Every metric of pools, each with a line."""
-    return families(cast(PoolSizing, Sizes()))
+    return pool_families(cast(PoolSizing, Sizes()))
 
 
 def taken(slots: Slots, number: int) -> None:
@@ -77,18 +78,18 @@ def taken(slots: Slots, number: int) -> None:
 async def test_a_pool_with_a_lower_bound_follows_its_use() -> None:
     """It is there when it is needed, and goes a minute later; one without stays as it is. Metrics follow."""
     desk = Desk(up={"min_connections": 4, "max_connections": 100}, fixed={"max_connections": 50})
-    desk.step()
+    await desk.step()
     taken(desk.slots(), 40)
-    desk.step()
+    await desk.step()
     assert (desk.slots().limit, desk.slots("fixed").limit) == (60, 50)
     assert desk.proxy.live.snapshot.upstreams["up"].metrics.pool_limit == 60
     for _ in range(40):
         desk.slots().release()
-    desk.step(times=59)
+    await desk.step(times=59)
     assert desk.slots().limit == 60
-    desk.step(times=3)
+    await desk.step(times=3)
     assert desk.slots().limit == 49
-    desk.step(times=60)
+    await desk.step(times=60)
     assert (desk.slots().limit, desk.slots("fixed").limit) == (4, 50)
     assert desk.proxy.live.snapshot.upstreams["up"].metrics.pool_limit == 4
 
@@ -96,21 +97,21 @@ async def test_a_pool_with_a_lower_bound_follows_its_use() -> None:
 async def test_advice_is_told_when_it_becomes_another_and_not_too_often() -> None:
     """Waiting at the bound, and an hour later nothing of it; then half of it was never used."""
     desk = Desk(up={"max_connections": 20})
-    desk.step()
+    await desk.step()
     assert desk.lines.said == []
     taken(desk.slots(), 20)
     desk.slots().waits += 3
-    desk.step(times=5)
+    await desk.step(times=5)
     fields = {"pool": "server up", "key": "pool.max_connections", "advice": "raise", "suggested": 30}
     reason = "3 waited in the last hour because all 20 connections were in use"
     assert desk.lines.said == [("connection pool", {**fields, "reason": reason})]
     assert desk.sizing.recommended("up") == 30
     for _ in range(19):
         desk.slots().release()
-    desk.step(60.0, times=64)
+    await desk.step(60.0, times=64)
     assert next(desk.sizing.states()).recommendation.advice == "lower"
     assert [said["advice"] for _, said in desk.lines.said] == ["raise", "keep"], "the last line is too young"
-    desk.step(60.0, times=10)
+    await desk.step(60.0, times=10)
     assert [said["advice"] for _, said in desk.lines.said] == ["raise", "keep", "lower"]
     assert desk.sizing.recommended("up") == 10
     assert desk.sizing.recommended("missing") is None
@@ -122,7 +123,7 @@ async def test_states_and_metrics_show_every_pool() -> None:
     taken(desk.slots(), 5)
     desk.proxy.live.snapshot.upstreams["up"].client.connect_errors["tls"] += 2
     assert list(desk.sizing.states()) == []
-    desk.step(times=200)
+    await desk.step(times=200)
     (state,) = desk.sizing.states()
     assert (state.name, state.bound, state.limit, state.in_use, state.idle, state.waiting) == ("up", 20, 20, 5, 0, 0)
     assert state.place is not None
@@ -142,11 +143,11 @@ async def test_a_server_that_is_configured_anew_is_another_pool_and_one_that_is_
     taken(desk.slots(), 1)
     taken(desk.slots("other"), 1)
     desk.slots().waits += 1
-    desk.step()
+    await desk.step()
     assert [state.recommendation.advice for state in desk.sizing.states()] == ["raise", "keep"]
     desk.proxy.configure(servers={"up": {"url": URL, "pool": {"max_connections": 40, "min_connections": 2}}})
     assert list(desk.sizing.states()) == []
-    desk.step()
+    await desk.step()
     assert [(state.bound, state.limit, state.recommendation.advice) for state in desk.sizing.states()] == [
         (40, 2, "keep")
     ]
@@ -171,14 +172,14 @@ async def test_pools_of_postgresql_are_looked_at_too(name: str) -> None:
         with pytest.raises(Exception, match="in use"):
             async with database.across_tenants("write"):
                 pass
-        sizing.step()
+        await sizing.step()
         write, read = sizing.states()
         assert (write.name, write.bound, write.in_use, write.waits) == ("postgres write", 1, 1, 1)
         assert write.recommendation[:2] == ("raise", 2)
         assert (read.in_use, read.recommendation.advice) == (0, "keep")
         assert [fields["pool"] for _, fields in desk.lines.said] == ["postgres write"]
         desk.sizing = sizing
-        assert {family.name: dict(family.rows) for family in families(sizing)}[
+        assert {family.name: dict(family.rows) for family in pool_families(sizing)}[
             "mcp_proxy_postgres_connections_recommended"
         ] == {'{pool="write"}': 2, '{pool="read"}': 5}
     await database.close()
@@ -197,7 +198,7 @@ async def test_many_servers_are_looked_at_in_pieces() -> None:
             await asyncio.sleep(0)
 
     counting = asyncio.ensure_future(count())
-    await desk.sizing.step_aside()
+    await desk.sizing.step()
     counting.cancel()
     assert turns >= 2
     assert [state.name for state in desk.sizing.states()] == ["s449"]

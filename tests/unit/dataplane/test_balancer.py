@@ -176,6 +176,26 @@ def test_round_robin_spreads_the_turns_of_a_server_that_is_down(down: set[str]) 
     assert max(shares.values()) == min(shares.values())
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_server_in_slow_start_gets_a_tenth_of_its_share(strategy: str) -> None:
+    """Each is asked once for each choice: asked again, it would get up to twice as much."""
+    chance = random.Random(7)
+    selection, servers = route(strategy, dict.fromkeys("ab", 1), draw=chance.random)
+    asked: Counter[str] = Counter()
+
+    def starting() -> bool:
+        asked["a"] += 1
+        return chance.random() < 0.1
+
+    servers["a"].available = starting
+    for _ in range(4000):
+        before = asked["a"]
+        selection.pick("", ())
+        assert asked["a"] - before <= 1
+    share = Counter(names(selection, 4000))["a"] / 4000
+    assert share < (0.12 if strategy in ("priority", "least_connections") else 0.06)
+
+
 @given(st.lists(st.integers(1, 9), min_size=2, max_size=5))
 def test_weighted_is_exact_over_a_cycle(weights: list[int]) -> None:
     """And over every further one; after the sum of the weights it stands where it began."""
