@@ -17,7 +17,7 @@ from proxy.audit.columns import PLACE
 
 Kind = Literal[
     "changed", "missing", "inserted", "reordered", "rewritten", "headless", "forged", "unchained", "unreadable",
-    "orphaned", "scattered", "more",
+    "orphaned", "unended", "scattered", "more",
 ]  # fmt: skip
 
 _WORDS: Final[dict[Kind, str]] = {
@@ -31,6 +31,7 @@ _WORDS: Final[dict[Kind, str]] = {
     "unchained": "inserted: {count} rows that name no segment",
     "unreadable": "unreadable: a line that is no row of the trail",
     "orphaned": "missing: the segment before it, with its heads",
+    "unended": "end missing: nothing that was signed says that no row follows row {first}",
     "scattered": "not checked: its rows come too far from their order",
     "more": "more of the same",
 }

@@ -40,6 +40,18 @@ def believed(
         report.add(Finding("forged", head.tenant, head.segment, head.rows, 0, wrong))
 
 
+def unended(heads: Iterable[Head], settled_us: int) -> Iterator[Finding]:
+    """Segments whose end nobody signed, although another came after them, or their day was over before `settled_us`: an
+    older head in the place of the last would hide that rows behind it were cut off."""
+    known = list(heads)
+    ended = {(head.tenant, head.segment) for head in known if head.is_final}
+    named = {(head.tenant, head.previous) for head in known}
+    for head in known:
+        place, day_ends = (head.tenant, head.segment), head.last_us - head.last_us % _DAY_US + _DAY_US
+        if place not in ended and (place in named or day_ends < settled_us):
+            yield Finding("unended", *place, head.rows)
+
+
 def orphans(heads: Iterable[Head]) -> Iterator[Finding]:
     """Segments that name one before them which was not ended, although there are still older ones of the tenant."""
     known = list(heads)

@@ -19,7 +19,7 @@ from typing import BinaryIO, Final, cast
 
 from proxy.audit.chain import Head
 from proxy.audit.findings import Finding
-from proxy.audit.heads import Verifies, believed, orphans
+from proxy.audit.heads import Verifies, believed, orphans, unended
 from proxy.audit.passages import Strange, heads_first, take
 from proxy.audit.verify import SIGNED, Place, Report, Trail
 from proxy.commands.console import Misuse
@@ -63,7 +63,7 @@ def _verify(paths: Sequence[Path], keys: Mapping[str, Verifies], report: Report)
             unchained[tenant] = unchained.get(tenant, 0) + count
     newest = max((head.last_us for head in heads), default=_NEVER_US)
     trail.report(report, newest - _SETTLED_US)
-    for finding in orphans(heads):
+    for finding in (*orphans(heads), *unended(heads, newest - _SETTLED_US)):
         report.add(finding)
     for tenant, count in unchained.items():
         report.add(Finding("unchained", tenant, "", 0, count), count)

@@ -17,7 +17,7 @@ from uuid import UUID
 from proxy.audit.chain import Head
 from proxy.audit.copied import Copied
 from proxy.audit.findings import Finding
-from proxy.audit.heads import Verifies, believed
+from proxy.audit.heads import Verifies, believed, unended
 from proxy.audit.signing import BadKey, public_keys
 from proxy.audit.verify import SIGNED, Place, Report, Trail
 from proxy.commands import audit_files
@@ -114,7 +114,11 @@ class Portion:
         await self._reader.rows(wanted, rows.feed, ordered=False)
         if trail.scattered:
             await self._read_again(wanted, trail, {(head.tenant, head.segment): head for head in ours})
-        trail.report(report, _micros(datetime.now(UTC) - _SETTLED))
+        settled_us = _micros(datetime.now(UTC) - _SETTLED)
+        trail.report(report, settled_us)
+        for finding in unended(signed, settled_us):
+            if (finding.tenant, finding.segment) in spans:
+                report.add(finding)
         for name, count in rows.unchained.items():
             report.add(Finding("unchained", name, "", 0, count), count)
         await self._find_orphans(ours, {(head.tenant, head.segment) for head in signed if head.is_final}, keys, report)

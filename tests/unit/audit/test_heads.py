@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from proxy.audit.heads import believed, orphans
+from proxy.audit.heads import believed, orphans, unended
 from proxy.audit.signing import Signer
 from proxy.audit.verify import Report
 from tests.unit.audit.trails import KEYS, SIGNER, record, trail_of
@@ -57,3 +57,16 @@ def test_a_segment_names_the_one_before_it() -> None:
     assert len(list(orphans([replace(first, is_final=False), later]))) == 1
     assert list(orphans([later])) == []
     assert list(orphans([later, replace(other, tenant="x")])) == []
+
+
+def test_a_segment_is_ended_by_the_one_that_names_it_and_by_the_end_of_its_day() -> None:
+    """An older head, put back in the place of the last one, shows itself: the one in use has neither behind it."""
+    open_, next_day_us = replace(HEAD, segment="one/1", is_final=False), HEAD.last_us - HEAD.last_us % DAY_US + DAY_US
+    later = replace(HEAD, segment="one/2", previous="one/1")
+    assert list(unended([open_], next_day_us)) == []
+    for heads, settled_us in (([open_], next_day_us + 1), ([open_, later], 0), ([later, open_], 0)):
+        assert [(each.kind, each.segment, each.first) for each in unended(heads, settled_us)] == [
+            ("unended", "one/1", HEAD.rows)
+        ]
+    assert list(unended([open_, replace(HEAD, segment="one/1"), later], next_day_us + DAY_US)) == []
+    assert list(unended([open_, replace(later, tenant="x")], 0)) == []

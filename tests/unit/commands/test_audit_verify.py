@@ -180,6 +180,13 @@ def test_a_day_of_many_segments_is_divided(auditor: Auditor, monkeypatch: pytest
     assert told(auditor.verified(*DAY)) == [("missing", ACME, 2)]
 
 
+@pytest.fixture
+def on_that_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The day of the trail is not over, whatever day it is."""
+    monkeypatch.setattr(audit_verify, "_SETTLED", timedelta(days=365_000))
+
+
+@pytest.mark.usefixtures("on_that_day")
 def test_a_segment_in_use_is_not_wrong(auditor: Auditor) -> None:
     """Its last rows are not signed yet, and belong to the same chain on the next day of the range, too."""
     lines, heads = trail_of([record(number, ZETA) for number in range(100, 130)], "two/1")
@@ -219,3 +226,31 @@ def test_a_key_that_is_none_is_misuse(auditor: Auditor, content: str | None) -> 
 def test_a_range_may_be_as_long_as_time(auditor: Auditor, since: str, until: str) -> None:
     """What comes before the first record and after the last one is nothing to stumble over."""
     assert auditor.verified("--since", since, "--until", until)["rows"] == 0
+
+
+@pytest.mark.usefixtures("on_that_day")
+def test_an_older_head_does_not_hide_what_was_cut_off_behind_it(auditor: Auditor) -> None:
+    """It was signed while the segment was in use: once another followed, or its day is over, there has to be a last."""
+    lines, heads = trail_of([record(number, ZETA) for number in range(100, 130)], "two/1")
+    waited(lambda: add_lines(owner_dsn(auditor.database), lines[:10]))
+    at = bytes.fromhex(lines[9].rpartition(b"\t")[2].decode())
+    old = replace(heads[0], rows=10, is_final=False, digest=at, last_us=int(lines[9].split(b"\t")[1]))
+    more, [later] = trail_of([record(number, ZETA) for number in range(130, 133)], "two/2")
+    waited(lambda: add_signed(owner_dsn(auditor.database), [old]))
+    assert auditor.verified(*DAY)["complete"]
+    waited(lambda: add_lines(owner_dsn(auditor.database), more))
+    waited(lambda: add_signed(owner_dsn(auditor.database), [replace(later, previous="two/1")]))
+    assert told(auditor.verified(*DAY)) == [("unended", ZETA, 10)]
+    export = auditor.export()
+    files = ("--file", str(export), "--key", str(export.with_name("public.pem")))
+    assert told(auditor.verified(*files)) == [("unended", ZETA, 10)]
+
+
+def test_a_segment_is_not_in_use_when_its_day_is_over(auditor: Auditor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of it can come any more, so its end has to be signed."""
+    auditor.change("DELETE FROM audit_heads WHERE tenant_id = $1", ZETA)
+    lines, [head] = trail_of([record(number, ZETA) for number in range(100, 103)], "two/1")
+    waited(lambda: add_lines(owner_dsn(auditor.database), lines))
+    waited(lambda: add_signed(owner_dsn(auditor.database), [replace(head, is_final=False)]))
+    monkeypatch.setattr(audit_verify, "_SETTLED", timedelta(days=-2))
+    assert ("unended", ZETA, 3) in told(auditor.verified(*DAY))
