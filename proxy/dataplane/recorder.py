@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeVarTuple
 
 import orjson
 
@@ -37,7 +37,7 @@ _DISK_S: Final = 2.0
 #: The stricter the higher.
 _STRICTNESS: Final = {"none": 0, "usage": 1, "standard": 2, "strict": 3}
 
-
+_Ts = TypeVarTuple("_Ts")
 Kept = Literal["usage", "standard", "strict"]
 """The grades of what is recorded."""
 
@@ -116,7 +116,8 @@ class Recorder:
 
     def intend(self, ctx: RequestContext, upstream: Upstream) -> bool:
         """A call is about to be sent to `upstream`. Returns whether `durable` must come first. Raises Unrecorded."""
-        if self.tracer is not None or "traceparent" in ctx.fields or (ctx.envelope and ctx.envelope.traceparent):
+        envelope = ctx.envelope
+        if self.tracer is not None or "traceparent" in ctx.fields or (envelope is not None and envelope.traceparent):
             self._name_trace(ctx)
         journal = self.journal
         grade: AuditGrade = self._grade(ctx) if journal is not None else "none"
@@ -124,8 +125,11 @@ class Recorder:
         if journal is None or grade == "none":
             ctx.intended = True
             return False
-        if self.scrutiny is not None:
-            self.scrutiny.call(ctx, upstream)
+        scrutiny = self.scrutiny
+        if scrutiny is not None:
+            self._survives(scrutiny.call, ctx, upstream)
+            if scrutiny.keeps_arguments:
+                self._survives(scrutiny.keep_arguments, ctx)
         known = ctx.known = self._facts.known(ctx)
         if not journal.begin(ctx.id, self._facts.intent(ctx, upstream, known), grade):
             raise Unrecorded("spool full", headers=(("Retry-After", "1"),))
@@ -135,7 +139,7 @@ class Recorder:
     def answered(self, ctx: RequestContext, headers: Headers) -> None:
         """The head of an answer has come: its content is overheard where results are kept."""
         if self.scrutiny is not None and ctx.known:
-            self.scrutiny.answer(ctx, headers)
+            self._survives(self.scrutiny.answer, ctx, headers)
 
     async def durable(self) -> None:
         """What was written so far is on disk. Raises Unrecorded when that takes too long."""
@@ -158,12 +162,10 @@ class Recorder:
         if ctx.known and ctx.intended and self.journal is not None:  # or it would stay open for ever
             self._keep(ctx, self._facts.bare_ending(ctx, outcome), self.journal)
 
-    def _survives(
-        self, part: Callable[[RequestContext, str, float], None], ctx: RequestContext, outcome: str, now: float
-    ) -> bool:
-        """Whether a part of the record could be made; the other is made in any case."""
+    def _survives(self, part: Callable[[*_Ts], object], *about: *_Ts) -> bool:
+        """Whether a part of the record could be made; the others are made in any case."""
         try:
-            part(ctx, outcome, now)
+            part(*about)
         except Exception as bug:
             self._metrics.record_failures += 1
             self._log.error("record failed", exc_info=bug)
@@ -194,7 +196,7 @@ class Recorder:
         if journal is None and not self.enabled:
             return
         if not ctx.intended and journal is not None and self.scrutiny is not None:
-            self.scrutiny.refusal(ctx)
+            self._survives(self.scrutiny.refusal, ctx)
         line = self._facts.ending(ctx, outcome, now - ctx.started_at, ctx.known or self._facts.known(ctx))
         if self.enabled:
             self._access_log.write_line(line)

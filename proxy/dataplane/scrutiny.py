@@ -1,7 +1,7 @@
 """What the record says of a call besides the bare facts: how risky it is, and what of its content is kept.
 
 Owns where both come from: hints of the tool from the catalogue, scopes from the principal, arguments from the body.
-How risk is rated is `audit/risk.py`'s, what is kept of content `capture.py`'s. It never waits and never raises.
+How risk is rated is `audit/risk.py`'s, what is kept of content `capture.py`'s. It never waits.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from proxy.audit.risk import LEVELS, RiskRules
+from proxy.audit.risk import LEVELS, LOW, RiskRules
 from proxy.dataplane.capture import Captures
 from proxy.identity.principal import Scope
 
@@ -52,14 +52,17 @@ class Scrutiny:
         self._config = config
 
     def call(self, ctx: RequestContext, upstream: Upstream) -> None:
-        """A call is about to be sent: rate it, and keep of its arguments what is to be kept."""
+        """A call is about to be sent: rate it."""
         envelope = ctx.envelope
         if envelope is not None and envelope.batch:  # the first message may be harmless
             rated = [self._rated(ctx, message, upstream, "") for message in envelope.messages]
             self._note(ctx, max(rated, key=lambda verdict: LEVELS.index(verdict.level)))
         else:
             self._note(ctx, self._rated(ctx, ctx.message, upstream, ""))
-        kept = self._captures.of_request(ctx.body, ctx.envelope) if self._keeps_arguments else None
+
+    def keep_arguments(self, ctx: RequestContext) -> None:
+        """Keep of its arguments what is to be kept."""
+        kept = self._captures.of_request(ctx.body, ctx.envelope) if self.keeps_arguments else None
         if kept is not None:
             ctx.content = {"arguments": kept.value, "arguments_hash": kept.digest}
 
@@ -85,12 +88,14 @@ class Scrutiny:
         return self._rules.assess(message, hints, principal.id, admin, denied, self._wall())
 
     def _note(self, ctx: RequestContext, verdict: Verdict) -> None:
-        ctx.risk = verdict.level
-        if verdict.reasons:
+        if verdict is LOW:
+            ctx.risk = "low"
+        else:
+            ctx.risk = verdict.level
             ctx.risk_reasons = verdict.reasons
             if verdict.level in _ALARMING:
                 self.risky(ctx, verdict.level, verdict.reasons)
 
     def _keep(self, config: Record) -> None:
         self._captures = Captures(config.arguments, config.results, config.max_content, self._key)
-        self._keeps_arguments, self._keeps_results = config.arguments != "none", config.results != "none"
+        self.keeps_arguments, self._keeps_results = config.arguments != "none", config.results != "none"

@@ -166,6 +166,63 @@ def test_what_was_begun_is_ended_once_whatever_fails(broken: str) -> None:
     assert (outcome.get("status") == 200) == (broken == "_usage")
 
 
+class Scrutinised:
+    """A scrutiny, or one with a bug where it is asked for it."""
+
+    keeps_arguments = True
+
+    def __init__(self, bug: str = "") -> None:
+        self.bug = bug
+
+    def call(self, ctx: RequestContext, upstream: Any) -> None:
+        ctx.risk = self.done("call", "low")
+
+    def keep_arguments(self, ctx: RequestContext) -> None:
+        ctx.content = {"arguments": self.done("keep_arguments", "kept")}
+
+    def answer(self, ctx: RequestContext, headers: Any) -> None:
+        self.done("answer", "")
+
+    def refusal(self, ctx: RequestContext) -> None:
+        ctx.risk = self.done("refusal", "high")
+
+    def done(self, what: str, found: str) -> str:
+        if what == self.bug:
+            raise ZeroDivisionError(what)
+        return found
+
+
+@pytest.mark.parametrize("bug", ["", "call", "keep_arguments", "answer"])
+def test_a_bug_in_rating_or_capture_costs_nothing_else(bug: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """The call is sent, and both rows are kept without what could not be found out; it is counted and logged."""
+    desk, pages = kept()
+    desk.recorder.scrutiny = cast(Any, Scrutinised(bug))
+    ctx = sent(desk)
+    assert desk.recorder.intend(ctx, cast(Any, ctx.upstream)) is False
+    desk.recorder.answered(ctx, [])
+    desk.record(ctx)
+    assert ctx.intended
+    (intent, _), (outcome, _) = pages.begun["r1"], pages.ended["r1"]
+    risk = None if bug == "call" else "low"
+    assert (intent["risk"], outcome["risk"], outcome["outcome"]) == (risk, risk, "ok")
+    assert intent.get("arguments") == (None if bug == "keep_arguments" else "kept")
+    assert desk.metrics.record_failures == bool(bug)
+    assert (f"ZeroDivisionError: {bug}" in capfd.readouterr().out) == bool(bug)
+
+
+@pytest.mark.parametrize("bug", ["", "refusal"])
+def test_a_refusal_that_cannot_be_rated_is_recorded_all_the_same(bug: str) -> None:
+    """Without its risk."""
+    desk, pages = kept()
+    desk.recorder.scrutiny = cast(Any, Scrutinised(bug))
+    ctx = sent(desk)
+    ctx.refusal, ctx.status = Forbidden(), 403
+    desk.record(ctx)
+    ((record, _, _),) = pages.others
+    assert (record["reason"], record["risk"]) == ("forbidden", None if bug else "high")
+    assert desk.metrics.record_failures == bool(bug)
+
+
 def test_a_bug_is_logged_with_its_traceback(capfd: pytest.CaptureFixture[str]) -> None:
     """The client sees nothing of it; the log does."""
     desk = Desk()

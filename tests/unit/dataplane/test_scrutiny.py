@@ -84,7 +84,8 @@ def test_a_refusal_is_rated_by_its_reason(refusal: Any, risk: str) -> None:
 def test_arguments_are_kept_as_configured(kept: str, value: Any) -> None:
     """Not at all, as a digest, or without secrets besides."""
     looked, ctx = scrutiny(arguments=kept), called()
-    looked.call(ctx, cast(Any, ctx.upstream))
+    looked.keep_arguments(ctx)
+    assert looked.keeps_arguments == (kept != "none")
     assert ctx.content.get("arguments") == value
     assert bool(ctx.content.get("arguments_hash")) == (kept != "none")
 
