@@ -8,10 +8,38 @@ above the bound is learned only up to it: a flood does not become usual at once.
 from __future__ import annotations
 
 from math import inf
-from typing import Final
+from typing import Final, Protocol
 
 #: Share of the newest window in what is usual.
 _NEWEST: Final = 0.2
+
+
+class Unusual(Protocol):
+    """How many calls are too many: `config.risk.Volume` is one; `Habits` says what it means."""
+
+    @property
+    def level(self) -> str:
+        """How risky they are; `low`: nobody counts."""
+
+    @property
+    def window(self) -> float:
+        """Seconds."""
+
+    @property
+    def factor(self) -> float:
+        """Times what is usual."""
+
+    @property
+    def minimum(self) -> int:
+        """Calls."""
+
+    @property
+    def learn(self) -> int:
+        """Windows."""
+
+    @property
+    def principals(self) -> int:
+        """Those who are remembered."""
 
 
 class _Habit:

@@ -8,12 +8,13 @@ more when two reasons share it. Hints are a server's own word: what a tool reall
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, time, timedelta, tzinfo
 from fnmatch import translate
 from functools import lru_cache
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
-from proxy.audit.habits import Habits
+from proxy.audit.habits import Habits, Unusual
 
 LEVELS: Final = ("low", "medium", "high", "critical")
 _RANK: Final = {level: rank for rank, level in enumerate(LEVELS)}
@@ -51,6 +52,94 @@ class Hints(Protocol):
         """It reaches beyond its server."""
 
 
+class Window(Protocol):
+    """A time that comes back: `config.units.Recurrence` is one."""
+
+    @property
+    def days(self) -> frozenset[int]:
+        """Weekdays on which it begins; Monday is 0."""
+
+    @property
+    def start(self) -> time:
+        """When it begins."""
+
+    @property
+    def end(self) -> time:
+        """When it ends; before its begin: on the next day."""
+
+    @property
+    def zone(self) -> tzinfo:
+        """Where."""
+
+
+class Rule(Protocol):
+    """A rule of one's own: `config.risk.RiskRule` is one."""
+
+    @property
+    def name(self) -> str:
+        """Its word among the reasons."""
+
+    @property
+    def level(self) -> str:
+        """How risky what fits is."""
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """What fits, `*` being anything; none: every method."""
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The same of targets."""
+
+
+class Settings(Protocol):
+    """The levels of all reasons: `config.risk.Risk` is one, and says what each means."""
+
+    @property
+    def destructive(self) -> str:
+        """Of a tool that may destroy something."""
+
+    @property
+    def open_world(self) -> str:
+        """Of one that reaches beyond its server."""
+
+    @property
+    def unhinted(self) -> str:
+        """Of one of which nothing is said."""
+
+    @property
+    def admin(self) -> str:
+        """Of somebody who may administer."""
+
+    @property
+    def denied(self) -> str:
+        """Of a refusal."""
+
+    @property
+    def denials(self) -> Mapping[str, str]:
+        """Of a refusal for this reason."""
+
+    @property
+    def hours(self) -> Sequence[Window]:
+        """Work; none: always."""
+
+    @property
+    def off_hours(self) -> str:
+        """Of any other time."""
+
+    @property
+    def volume(self) -> Unusual:
+        """Of too many calls."""
+
+    @property
+    def combine(self) -> bool:
+        """Whether two reasons of a level make the next."""
+
+    @property
+    def rules(self) -> Sequence[Rule]:
+        """Those of one's own."""
+
+
 class Verdict(NamedTuple):
     """How risky a call is."""
 
@@ -78,11 +167,11 @@ class RiskRules:
         "_volume",
     )
 
-    def __init__(self, config: Any, habits: Habits | None = None) -> None:
-        """`config` is a `config.risk.Risk`; `habits` those of the rules that these replace, to go on with."""
+    def __init__(self, config: Settings, habits: Habits | None = None) -> None:
+        """`habits` are those of the rules that these replace, to go on with."""
         volume = config.volume
         self._config = config
-        self._combine: bool = config.combine
+        self._combine = config.combine
         self._volume = _RANK[volume.level]
         self._habits = habits or Habits(volume.window, volume.factor, volume.minimum, volume.learn, volume.principals)
         self._rules = [
@@ -187,8 +276,8 @@ def _pattern(patterns: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile("|".join(translate(re.sub(r"[\[?]", r"[\g<0>]", pattern)) for pattern in patterns))
 
 
-def _is_within(window: Any, moment: datetime) -> bool:
-    """Whether a moment lies in a window that comes back (`config.units.Recurrence`)."""
+def _is_within(window: Window, moment: datetime) -> bool:
+    """Whether a moment lies in a window."""
     local = moment.astimezone(window.zone)
     now, today = local.time(), local.weekday()
     if window.start < window.end:
