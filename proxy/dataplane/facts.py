@@ -10,6 +10,8 @@ A request tells the same things of itself when it is sent and when it is over, s
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
@@ -34,21 +36,25 @@ _MOST_NAMED: Final = 8
 #: Kinds of requests whose words are kept, and the characters of what makes them alike: 10 MiB or so at most.
 _MOST_KEPT: Final = 8192
 _MOST_CHARS: Final = 512
-_UTC: Final = orjson.OPT_UTC_Z
+#: Three digits of each number below a thousand.
+_DIGITS: Final = tuple(f"{number:03d}" for number in range(1000))
 
 
 class Facts:
     """Writes them, for the whole process."""
 
-    def __init__(self, instance: str = "") -> None:
-        """`instance` is the name of this process in the rows of PostgreSQL."""
+    def __init__(self, instance: str = "", wall: Callable[[], float] = time.time) -> None:
+        """`instance` is the name of this process in the rows of PostgreSQL; `wall`: seconds since 1970."""
         self._instance = instance
+        self._wall = wall
+        #: The second that the last moment was in, and its text up to the fraction.
+        self._second, self._text = -1, ""
         #: What requests that are alike tell of themselves, by what makes them alike.
         self._alike: dict[tuple[object, ...], bytes] = {}
         #: Keeps the principals, so that their identities in these keys stay theirs.
         self._principals: dict[int, Principal] = {}
         #: What is told of servers.
-        self._servers: dict[tuple[str, str], bytes] = {}
+        self._servers: dict[tuple[str, str], str] = {}
 
     def known(self, ctx: RequestContext) -> bytes:
         """What is known before it is sent, without braces."""
@@ -56,58 +62,54 @@ class Facts:
         alike = self._tell(ctx) if envelope is not None and envelope.batch else self._like_others(ctx)
         if ctx.trace_id or ctx.limited_s or ctx.risk_reasons or not ctx.id:
             return b"%b,%b" % (_details(ctx), alike)
-        auth_us = int(ctx.authenticated_s * 1e6)
-        return b'"id":"%b",%b"risk":%b,"auth_ms":%d.%03d,%b' % (
-            ctx.id.encode(), _NO_DETAILS, _RISKS[ctx.risk], auth_us // 1000, auth_us % 1000, alike
-        )  # fmt: skip
+        own = f'"id":"{ctx.id}",{_NO_DETAILS}"risk":{_RISKS[ctx.risk]},"auth_ms":{ctx.authenticated_s * 1e3:.3f},'
+        return own.encode() + alike
 
     def intent(self, ctx: RequestContext, upstream: Upstream, known: bytes) -> bytes:
         """The record of a call that is about to be sent to `upstream`."""
-        about = orjson.dumps(
-            {"timestamp": datetime.now(UTC), "bytes_in": len(ctx.body) if ctx.body is not None else 0}, option=_UTC
-        )
-        if ctx.content:
-            about = b"%b,%b" % (about[:-1], orjson.dumps(dict(ctx.content))[1:])
-        return b'%b,"kind":"intent",%b,%b}' % (about[:-1], self._server(upstream), known)
+        size = len(ctx.body) if ctx.body is not None else 0
+        content = orjson.dumps(dict(ctx.content))[1:-1].decode() + "," if ctx.content else ""
+        about = f'{{"timestamp":"{self._now()}","bytes_in":{size},{content}"kind":"intent",{self._server(upstream)},'
+        return b"".join((about.encode(), known, b"}"))
 
     def ending(self, ctx: RequestContext, outcome: str, duration_s: float, known: bytes) -> bytes:
         """The record of a request that is over, which is its log line too."""
-        about = orjson.dumps(
-            {
-                "timestamp": datetime.now(UTC),
-                "level": "info",
-                "event": "request",
-                "status": ctx.status or CLIENT_GONE,
-                "outcome": outcome,
-                "duration_ms": int(duration_s * 1e6) / 1e3,  # round() takes 0.15 us more
-                "first_byte_ms": int((ctx.first_byte_at - ctx.started_at) * 1e6) / 1e3 if ctx.first_byte_at else None,
-                "queue_ms": int(ctx.queued_s * 1e6) / 1e3 if ctx.queued_s else None,
-                "connect_ms": int(ctx.connected_s * 1e6) / 1e3 if ctx.connected_s else None,
-                "bytes_in": ctx.bytes_in,
-                "bytes_out": ctx.bytes_out,
-                "streamed": ctx.streaming,
-                "tries": ctx.tries,
-            },
-            option=_UTC,
+        begun, upstream = ctx.started_at, ctx.upstream
+        first_byte_ms = f"{(ctx.first_byte_at - begun) * 1e3:.3f}" if ctx.first_byte_at else "null"
+        queue_ms = f"{ctx.queued_s * 1e3:.3f}" if ctx.queued_s else "null"
+        connect_ms = f"{ctx.connected_s * 1e3:.3f}" if ctx.connected_s else "null"
+        about = (
+            f'{{"timestamp":"{self._now()}","level":"info","event":"request","status":{ctx.status or CLIENT_GONE},'
+            f'"outcome":"{outcome}","duration_ms":{duration_s * 1e3:.3f},"first_byte_ms":{first_byte_ms},'
+            f'"queue_ms":{queue_ms},"connect_ms":{connect_ms},"bytes_in":{ctx.bytes_in},"bytes_out":{ctx.bytes_out},'
+            f'"streamed":{"true" if ctx.streaming else "false"},"tries":{ctx.tries},'
+            f"{_SENT if ctx.intended else _NOT_SENT},{self._server(upstream) if upstream is not None else _NO_SERVER},"
+            f"{_why(ctx) if ctx.refusal is not None or ctx.shadowed else _NO_REASON},"
         )
-        return b"%b,%b,%b,%b,%b}\n" % (
-            about[:-1], _SENT if ctx.intended else _NOT_SENT,
-            self._server(ctx.upstream) if ctx.upstream is not None else _NO_SERVER,
-            _why(ctx) if ctx.refusal is not None or ctx.shadowed else _NO_REASON, known,
-        )  # fmt: skip
+        return b"".join((about.encode(), known, b"}\n"))
 
     def bare_ending(self, ctx: RequestContext, outcome: str) -> bytes:
         """The same when it cannot be told: that it is over, and what was known when it was sent."""
-        about = orjson.dumps({"timestamp": datetime.now(UTC), "outcome": outcome}, option=_UTC)
-        return b"%b,%b,%b}\n" % (about[:-1], _SENT, ctx.known)
+        about = f'{{"timestamp":"{self._now()}","outcome":"{outcome}",{_SENT},'
+        return b"".join((about.encode(), ctx.known, b"}\n"))
 
-    def _server(self, upstream: Upstream) -> bytes:
+    def _now(self) -> str:
+        """The moment, to the microsecond. 0.3 µs, half of what a `datetime` takes."""
+        now = self._wall()
+        second = int(now)
+        if second != self._second:
+            self._second = second
+            self._text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S.")
+        rest_us = int((now - second) * 1e6)
+        return f"{self._text}{_DIGITS[rest_us // 1000]}{_DIGITS[rest_us % 1000]}Z"
+
+    def _server(self, upstream: Upstream) -> str:
         key = (upstream.name, upstream.place.id)
         server = self._servers.get(key)
         if server is None:
             if len(self._servers) >= _MOST_KEPT:
                 self._servers.clear()
-            server = orjson.dumps({"server": upstream.name, "server_id": upstream.place.id or None})[1:-1]
+            server = orjson.dumps({"server": upstream.name, "server_id": upstream.place.id or None})[1:-1].decode()
             self._servers[key] = server
         return server
 
@@ -165,7 +167,7 @@ class Facts:
         )[1:-1]
 
 
-def _why(ctx: RequestContext) -> bytes:
+def _why(ctx: RequestContext) -> str:
     """Why it was refused, or would have been, without braces."""
     refusal = ctx.refusal
     return orjson.dumps(
@@ -175,7 +177,7 @@ def _why(ctx: RequestContext) -> bytes:
             "detail": (printable(refusal.detail, _DETAIL_CHARS) or None) if refusal is not None else None,
             "shadowed": list(ctx.shadowed) or None,
         }
-    )[1:-1]
+    )[1:-1].decode()
 
 
 def _details(ctx: RequestContext) -> bytes:
@@ -191,13 +193,13 @@ def _details(ctx: RequestContext) -> bytes:
 
 
 #: The same of a request that has none of it.
-_NO_DETAILS: Final = b'"trace_id":null,"span_id":null,"limit_ms":null,"risk_reasons":null,'
-_RISKS: Final = {risk: orjson.dumps(risk) for risk in (None, "low", "medium", "high", "critical")}
-_SENT: Final = b'"kind":"outcome"'
-_NOT_SENT: Final = b'"kind":"denied"'
-_NO_SERVER: Final = b'"server":null,"server_id":null'
+_NO_DETAILS: Final = '"trace_id":null,"span_id":null,"limit_ms":null,"risk_reasons":null,'
+_RISKS: Final = {risk: orjson.dumps(risk).decode() for risk in (None, "low", "medium", "high", "critical")}
+_SENT: Final = '"kind":"outcome"'
+_NOT_SENT: Final = '"kind":"denied"'
+_NO_SERVER: Final = '"server":null,"server_id":null'
 #: The same of a request that nobody refused.
-_NO_REASON: Final = b'"reason":null,"error_code":null,"detail":null,"shadowed":null'
+_NO_REASON: Final = '"reason":null,"error_code":null,"detail":null,"shadowed":null'
 
 
 def _digest(session_id: str) -> str:
