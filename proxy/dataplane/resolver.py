@@ -1,9 +1,9 @@
-"""Name look-ups of upstream servers: none of them holds up the servers of other names, and one that fails or hangs does
-not take away an address that was good.
+"""Name look-ups of upstream servers: none of them holds up the servers of other names, those of one owner never all of
+another's, and one that fails or hangs does not take away an address that was good.
 
 Owns a few threads of its own and what they found. The event loop's own look-ups share four to six threads with
 everything else, so that a name server that hangs would stop connections to all other servers. A name has one look-up
-at a time, whoever asks. It knows no connection and no server; its shape is aiohttp's `AbstractResolver`.
+at a time, whoever asks. It knows no connection, no server and no tenant; its shape is aiohttp's `AbstractResolver`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
+from copy import copy
 from time import monotonic
 from typing import Any, Final
 
@@ -30,8 +30,10 @@ STALE_S: Final = 600.0
 PATIENCE_S: Final = 1.0
 #: A failure is the answer for so long.
 FAILURE_S: Final = 1.0
-#: Look-ups at a time; names beyond wait for one to end.
-MOST_THREADS: Final = 16
+#: Where all threads that an owner may have hang for so long, others of its names that have no address fail at once.
+STUCK_S: Final = 2.0
+#: Look-ups at a time; names beyond wait for one to end. One that hangs takes up to half a minute (resolv.conf(5)).
+MOST_THREADS: Final = 64
 _NUMERIC: Final = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
 
 
@@ -48,7 +50,7 @@ def look_up(host: str) -> Addresses:
 class _Name:
     """What is known of one name."""
 
-    __slots__ = ("addresses", "failed_at", "failure", "found_at", "lookup", "started_at", "turn", "used_at")
+    __slots__ = ("addresses", "failed_at", "failure", "found_at", "lookup", "running", "started_at", "turn", "used_at")
 
     def __init__(self) -> None:
         self.addresses: Addresses = ()
@@ -58,46 +60,164 @@ class _Name:
         self.failed_at = 0.0
         #: The look-up under way; it never fails itself.
         self.lookup: asyncio.Future[None] | None = None
+        #: Since when it is wanted, and whether it has a thread.
         self.started_at = 0.0
+        self.running = False
         self.used_at = 0.0
         self.turn = 0
 
 
+class _Line:
+    """The look-ups that one owner of servers waits for."""
+
+    __slots__ = ("running", "started_at", "waiting")
+
+    def __init__(self) -> None:
+        self.running = 0
+        #: When the last one was started.
+        self.started_at = 0.0
+        #: Names that wait for a thread, in order.
+        self.waiting: dict[str, None] = {}
+
+
+class Lookups:
+    """The threads, who waits for one, and what was found: of all owners together.
+
+    Threads that hang cannot be had back, so an owner gets another one only while more are free than it has: one gets
+    half of them at most, the next one half of the rest.
+    """
+
+    def __init__(self, lookup: Lookup, clock: Callable[[], float], most_threads: int) -> None:
+        self._look_up = lookup
+        self.clock = clock
+        self._most_threads = most_threads
+        self.names: dict[str, _Name] = {}
+        #: By owner; those who neither have nor want a thread are not there.
+        self.lines: dict[str, _Line] = {}
+        #: Threads that look something up now.
+        self.running = 0
+        #: Look-ups so far, those that failed, and answers with an old address because of a failure or a wait.
+        self.started = self.failures = self.stale_answers = 0
+
+    def stuck(self, owner: str, now: float) -> bool:
+        """Whether all threads that an owner may have hang."""
+        line = self.lines.get(owner)
+        return bool(line and line.running and now - line.started_at > STUCK_S and not self._has_room(line))
+
+    def refresh(self, host: str, name: _Name, owner: str, now: float) -> None:
+        """Have the name looked up, unless that is under way or failed just now. It may wait in the lines of several."""
+        if name.lookup is None:
+            if name.failure is not None and now - name.failed_at < FAILURE_S:
+                return
+            name.lookup = asyncio.get_running_loop().create_future()
+            name.started_at, name.running = now, False
+        if not name.running:
+            line = self.lines.get(owner)
+            if line is None:
+                line = self.lines[owner] = _Line()
+            line.waiting[host] = None
+            self._start()
+
+    def name(self, host: str) -> _Name:
+        """What is known of a name. Of a new one nothing; then those that nobody has asked for in a long time go."""
+        known = self.names.get(host)
+        if known is not None:
+            return known
+        now = self.clock()
+        old = [other for other, name in self.names.items() if name.lookup is None and now - name.used_at > STALE_S]
+        for other in old:
+            del self.names[other]
+        name = self.names[host] = _Name()
+        return name
+
+    def _has_room(self, line: _Line) -> bool:
+        return line.running < self._most_threads - self.running
+
+    def _start(self) -> None:
+        """Start what may be started, one of each owner in turn."""
+        ready = [line for line in self.lines.values() if line.waiting]
+        while ready and self.running < self._most_threads:
+            ready = [line for line in ready if line.waiting and self._has_room(line)]
+            for line in ready:
+                if self._has_room(line):
+                    self._start_one(line)
+
+    def _start_one(self, line: _Line) -> None:
+        host = next(iter(line.waiting))
+        del line.waiting[host]
+        name = self.names.get(host)
+        if name is None or name.lookup is None or name.running:  # it was another owner's turn before
+            return
+        name.running, line.started_at = True, self.clock()
+        line.running += 1
+        self.running += 1
+        self.started += 1
+        loop = asyncio.get_running_loop()
+        threading.Thread(target=self.run, args=(loop, host, line), name="resolver", daemon=True).start()
+
+    def run(self, loop: asyncio.AbstractEventLoop, host: str, line: _Line) -> None:
+        """In a thread: one look-up."""
+        found: Addresses = ()
+        failure: OSError | None = None
+        try:
+            found = self._look_up(host)
+        except OSError as error:
+            failure = error
+        except (UnicodeError, ValueError):  # a label that is empty or too long, a NUL
+            failure = OSError("not a name")
+        try:
+            loop.call_soon_threadsafe(self._ended, host, line, found, failure)
+        except RuntimeError:
+            return  # the process is ending, and the loop is gone
+
+    def _ended(self, host: str, line: _Line, found: Addresses, failure: OSError | None) -> None:
+        self.running -= 1
+        line.running -= 1
+        name, now = self.names[host], self.clock()
+        if found:
+            name.addresses, name.found_at, name.failure = found, now, None
+        else:
+            self.failures += 1
+            name.failure, name.failed_at = failure or OSError("no address"), now
+        name.running = False
+        lookup, name.lookup = name.lookup, None
+        if lookup is not None and not lookup.done():
+            lookup.set_result(None)
+        self._start()
+        self.lines = {owner: each for owner, each in self.lines.items() if each.running or each.waiting}
+
+
 class Resolver:
-    """Addresses of names, for all servers of the process. Its threads end with it: none delays an exit."""
+    """Addresses of names, for the servers of one owner. The threads end with the process: none delays an exit."""
 
     def __init__(
         self, lookup: Lookup = look_up, clock: Callable[[], float] = monotonic, most_threads: int = MOST_THREADS
     ) -> None:
-        self._look_up = lookup
-        self._clock = clock
-        self._most_threads = most_threads
-        self._names: dict[str, _Name] = {}
-        self._waiting: deque[str] = deque()
-        #: Threads that look something up now.
-        self.running = 0
-        #: Look-ups so far, those that failed, and answers with an old address because of a failure or a wait.
-        self.lookups = 0
-        self.failures = 0
-        self.stale_answers = 0
+        self.lookups = Lookups(lookup, clock, most_threads)
+        self.owner = ""
 
-    @property
-    def waiting(self) -> int:
-        """Names that wait for a thread."""
-        return len(self._waiting)
+    def of(self, owner: str) -> Resolver:
+        """The same for another owner, who shares what is found and has threads of its own."""
+        other = copy(self)
+        other.owner = owner
+        return other
 
     async def resolve(self, host: str, port: int = 0, family: int = socket.AF_UNSPEC) -> list[dict[str, Any]]:
-        """Addresses of `host` to connect to, each time another one first. Raises OSError when there are none.
+        """Addresses of `host` to connect to, each time another one first. Raises OSError when there are none, or none
+        that can be asked for now.
 
         Waits without end for a name of which nothing is known: whoever connects has a deadline of its own.
         """
-        name = self._names.get(host) or self._remember(host)
-        now = name.used_at = self._clock()
+        lookups = self.lookups
+        name = lookups.name(host)
+        now = name.used_at = lookups.clock()
         age = now - name.found_at if name.addresses else STALE_S + 1
         if age > REFRESH_S:
-            self._refresh(host, name, now)
             if age > STALE_S:
                 name.addresses = ()
+                if not name.running and lookups.stuck(self.owner, now):
+                    raise OSError("look-ups hang")
+            lookups.refresh(host, name, self.owner, now)
             if age > FRESH_S:
                 await self._settle(name, now)
         if not name.addresses:
@@ -106,15 +226,6 @@ class Resolver:
 
     async def close(self) -> None:
         """A connector is done with it; others are not."""
-
-    def _refresh(self, host: str, name: _Name, now: float) -> None:
-        """Have the name looked up, unless that is under way or failed just now."""
-        if name.lookup is not None or (name.failure is not None and now - name.failed_at < FAILURE_S):
-            return
-        name.lookup = asyncio.get_running_loop().create_future()
-        name.started_at = now
-        self._waiting.append(host)
-        self._start()
 
     async def _settle(self, name: _Name, now: float) -> None:
         """Wait for the look-up under way: for long only where there is no address at all."""
@@ -126,52 +237,7 @@ class Resolver:
             if left_s > 0:
                 await asyncio.wait((name.lookup,), timeout=left_s)
         if name.lookup is not None or name.failure is not None:
-            self.stale_answers += 1
-
-    def _remember(self, host: str) -> _Name:
-        """A new name; those that nobody has asked for in a long time go."""
-        now = self._clock()
-        old = [other for other, known in self._names.items() if known.lookup is None and now - known.used_at > STALE_S]
-        for other in old:
-            del self._names[other]
-        name = self._names[host] = _Name()
-        return name
-
-    def _start(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._waiting and self.running < self._most_threads:
-            host = self._waiting.popleft()
-            self.running += 1
-            self.lookups += 1
-            threading.Thread(target=self._run, args=(loop, host), name="resolver", daemon=True).start()
-
-    def _run(self, loop: asyncio.AbstractEventLoop, host: str) -> None:
-        """In a thread: one look-up."""
-        found: Addresses = ()
-        failure: OSError | None = None
-        try:
-            found = self._look_up(host)
-        except OSError as error:
-            failure = error
-        except (UnicodeError, ValueError):  # a label that is empty or too long, a NUL
-            failure = OSError("not a name")
-        try:
-            loop.call_soon_threadsafe(self._ended, host, found, failure)
-        except RuntimeError:
-            return  # the process is ending, and the loop is gone
-
-    def _ended(self, host: str, found: Addresses, failure: OSError | None) -> None:
-        self.running -= 1
-        name, now = self._names[host], self._clock()
-        if found:
-            name.addresses, name.found_at, name.failure = found, now, None
-        else:
-            self.failures += 1
-            name.failure, name.failed_at = failure or OSError("no address"), now
-        lookup, name.lookup = name.lookup, None
-        if lookup is not None and not lookup.done():
-            lookup.set_result(None)
-        self._start()
+            self.lookups.stale_answers += 1
 
 
 def _results(name: _Name, host: str, port: int, family: int) -> list[dict[str, Any]]:

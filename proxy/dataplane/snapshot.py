@@ -189,16 +189,19 @@ class SnapshotBuilder:
     ) -> dict[str, Upstream]:
         """The servers of an estate by the names that its routes use."""
         upstreams: dict[str, Upstream] = {}
+        resolver = self._resolver.of(estate.tenant)
         for name, owned in estate.servers.items():
             full_name = f"{estate.slug}/{name}" if estate.tenant != SYSTEM_TENANT else name
-            upstream = self._upstream(full_name, owned.config, known.get(full_name), reachable)
+            upstream = self._upstream(full_name, owned.config, known.get(full_name), reachable, resolver)
             place = Place(name, owned.id, estate.tenant)
             if upstream.place != place:
                 upstream.place = place
             upstreams[name] = upstream
         return upstreams
 
-    def _upstream(self, name: str, server: Server, known: Upstream | None, reachable: Reachable | None) -> Upstream:
+    def _upstream(
+        self, name: str, server: Server, known: Upstream | None, reachable: Reachable | None, resolver: Resolver
+    ) -> Upstream:
         """The one that is there, when nothing about it changed, else a new one."""
         certificates = _certificates(server)
         if (
@@ -209,7 +212,7 @@ class SnapshotBuilder:
         ):
             return known
         metrics = self._metrics.server(name)
-        client = UpstreamClient(server, metrics, self._deadlines, reachable, self._resolver)
+        client = UpstreamClient(server, metrics, self._deadlines, reachable, resolver)
         upstream = Upstream(name, server, client, metrics, self._around)
         upstream.certificates = certificates
         if known is not None:

@@ -5,14 +5,25 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from typing import cast
+from typing import Any, cast
 
 import aiohttp
 import pytest
 from aiohttp.abc import AbstractResolver
 
 from proxy.dataplane import resolver as module
-from proxy.dataplane.resolver import FAILURE_S, FRESH_S, MOST_THREADS, REFRESH_S, STALE_S, Addresses, Resolver, look_up
+from proxy.dataplane.resolver import (
+    FAILURE_S,
+    FRESH_S,
+    MOST_THREADS,
+    REFRESH_S,
+    STALE_S,
+    STUCK_S,
+    Addresses,
+    Resolver,
+    _Line,
+    look_up,
+)
 from tests.harness import json_answer, post, scripted_upstream
 from tests.unit.dataplane.clocks import Clock
 
@@ -60,7 +71,7 @@ async def found(resolver: Resolver, host: str) -> list[str]:
 async def idle(resolver: Resolver) -> None:
     """No look-up is under way."""
     async with asyncio.timeout(5):
-        while resolver.running:
+        while resolver.lookups.running:
             await asyncio.sleep(0.001)
 
 
@@ -95,7 +106,7 @@ async def test_an_address_is_renewed_while_it_is_used(resolver: Resolver, names:
     names.known["a.test"] = ["192.0.2.3"]
     clock.now += FRESH_S + 1
     assert await found(resolver, "a.test") == ["192.0.2.3"]
-    assert resolver.stale_answers == 0
+    assert resolver.lookups.stale_answers == 0
 
 
 @pytest.mark.parametrize("failure", [socket.gaierror(socket.EAI_AGAIN, "later"), UnicodeError("label"), None])
@@ -110,7 +121,7 @@ async def test_a_good_address_outlives_failures_for_a_while(
         names.errors["a.test"] = failure
     clock.now += STALE_S
     assert await found(resolver, "a.test") == ["192.0.2.1"]
-    assert resolver.stale_answers == resolver.failures == 1
+    assert resolver.lookups.stale_answers == resolver.lookups.failures == 1
     clock.now += 1
     with pytest.raises(OSError):
         await found(resolver, "a.test")
@@ -140,11 +151,11 @@ async def test_a_name_that_hangs_holds_up_no_other(names: Names) -> None:
     asking[0].cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking[0]
-    assert (resolver.running, names.asked.count("hung.test")) == (1, 1)
+    assert (resolver.lookups.running, names.asked.count("hung.test")) == (1, 1)
     names.hangs["hung.test"].set()
     results = await asyncio.gather(*asking[1:])
     assert {result[0]["host"] for result in results} == {"192.0.2.1"}
-    assert resolver.running == 0
+    assert resolver.lookups.running == 0
 
 
 async def test_a_known_name_that_hangs_has_its_old_address(
@@ -159,25 +170,104 @@ async def test_a_known_name_that_hangs_has_its_old_address(
     assert await found(resolver, "a.test") == ["192.0.2.1"]
     clock.now += 1
     assert await found(resolver, "a.test") == ["192.0.2.1"]
-    assert resolver.stale_answers == 2
+    assert resolver.lookups.stale_answers == 2
     hang.set()
     await idle(resolver)
     assert names.asked == ["a.test", "a.test"]
 
 
-async def test_no_more_threads_than_allowed(names: Names) -> None:
-    """Names beyond wait for one of them to end."""
-    resolver = Resolver(names, most_threads=2)
-    hang = threading.Event()
-    for host in ("a", "b", "c"):
-        names.hangs[host], names.known[host] = hang, ["192.0.2.1"]
-    asking = [asyncio.create_task(resolver.resolve(host)) for host in ("a", "b", "c")]
-    await asyncio.sleep(0.05)
-    assert (resolver.running, resolver.waiting, sorted(names.asked)) == (2, 1, ["a", "b"])
-    hang.set()
-    await asyncio.gather(*asking)
-    assert (resolver.running, resolver.waiting, resolver.lookups) == (0, 0, 3)
-    assert MOST_THREADS == 16
+class Crowd:
+    """Owners whose names hang, at a resolver of few threads; on the test's time."""
+
+    def __init__(self, names: Names, clock: Clock, most_threads: int) -> None:
+        self.names = names
+        self.resolver = Resolver(names, clock, most_threads)
+        self.hang = threading.Event()
+        self.tasks: dict[str, asyncio.Task[list[dict[str, Any]]]] = {}
+
+    def ask(self, owner: str, host: str, *, hangs: bool = True) -> asyncio.Task[list[dict[str, Any]]]:
+        """An owner asks for a name."""
+        self.names.known[host] = ["192.0.2.1"]
+        if hangs:
+            self.names.hangs[host] = self.hang
+        task = self.tasks[f"{owner} {host}"] = asyncio.ensure_future(self.resolver.of(owner).resolve(host))
+        return task
+
+    async def fill(self, owner: str, number: int) -> None:
+        """It asks for so many names that hang."""
+        for each in range(number):
+            self.ask(owner, f"{owner}{each}")
+        await asyncio.sleep(0)
+
+    def running(self, owner: str) -> int:
+        """Threads that it has."""
+        return self.resolver.lookups.lines[owner].running
+
+    async def end(self) -> None:
+        """Nothing hangs any more, and everyone has an answer."""
+        self.hang.set()
+        await asyncio.wait_for(asyncio.gather(*self.tasks.values()), 5)
+        lookups = self.resolver.lookups
+        assert (lookups.running, lookups.lines, lookups.started) == (0, {}, len(self.names.asked))
+
+
+async def test_no_owner_gets_all_threads_however_many_of_its_names_hang(names: Names, clock: Clock) -> None:
+    """Half of what is free at most, so the next one finds some, and the next; names beyond wait."""
+    crowd = Crowd(names, clock, 16)
+    for owner, threads in (("a", 8), ("b", 4), ("c", 2)):
+        await crowd.fill(owner, 20)
+        assert crowd.running(owner) == threads
+    await asyncio.wait_for(crowd.ask("d", "good", hangs=False), 5)
+    assert crowd.resolver.lookups.running == 14
+    assert sum(len(line.waiting) for line in crowd.resolver.lookups.lines.values()) == 12 + 16 + 18
+    await crowd.end()
+    assert MOST_THREADS == 64
+
+
+async def test_owners_take_turns(names: Names, clock: Clock) -> None:
+    """Who asked for a hundred names first does not make another wait for all of them."""
+    crowd = Crowd(names, clock, 2)
+    await crowd.fill("a", 20)
+    await crowd.fill("b", 2)
+    assert (crowd.running("a"), crowd.running("b")) == (1, 1)
+    await crowd.end()
+    assert max(names.asked.index("b0"), names.asked.index("b1")) < 6
+
+
+async def test_where_all_threads_of_an_owner_hang_its_other_names_fail_at_once(names: Names, clock: Clock) -> None:
+    """Not before they have for a while; what has an address goes on, and so do others."""
+    crowd = Crowd(names, clock, 4)
+    known = crowd.resolver.of("a")
+    names.known["known"] = ["192.0.2.9"]
+    await known.resolve("known")
+    clock.now += REFRESH_S + 1
+    await crowd.fill("a", 2)
+    waits = crowd.ask("a", "late")
+    await asyncio.sleep(0)
+    clock.now += STUCK_S + 0.1
+    await asyncio.sleep(0)
+    assert not waits.done()
+    with pytest.raises(OSError, match="hang"):
+        await asyncio.wait_for(known.resolve("fresh"), 5)
+    assert [each["host"] for each in await known.resolve("known")] == ["192.0.2.9"]
+    await asyncio.wait_for(crowd.ask("b", "good", hangs=False), 5)
+    await crowd.end()
+    assert "fresh" not in names.asked
+
+
+async def test_a_name_that_waits_in_the_line_of_another_owner_is_looked_up_in_ones_own(
+    names: Names, clock: Clock
+) -> None:
+    """Else whoever has many names that hang could hold up a good one of others."""
+    crowd = Crowd(names, clock, 4)
+    await crowd.fill("a", 3)
+    waits = crowd.ask("a", "shared", hangs=False)
+    await asyncio.sleep(0)
+    assert not waits.done()
+    await asyncio.wait_for(crowd.ask("b", "shared", hangs=False), 5)
+    assert await waits
+    await crowd.end()
+    assert names.asked.count("shared") == 1
 
 
 async def test_names_that_nobody_asks_for_are_forgotten(resolver: Resolver, names: Names, clock: Clock) -> None:
@@ -186,7 +276,7 @@ async def test_names_that_nobody_asks_for_are_forgotten(resolver: Resolver, name
     await found(resolver, "a.test")
     clock.now += STALE_S + 1
     await found(resolver, "b.test")
-    assert list(resolver._names) == ["b.test"]
+    assert list(resolver.lookups.names) == ["b.test"]
 
 
 async def test_a_family_that_a_name_lacks_is_no_address(resolver: Resolver, names: Names) -> None:
@@ -228,5 +318,5 @@ def test_a_look_up_that_ends_after_the_loop_harms_nobody(names: Names) -> None:
     names.known["a.test"] = ["192.0.2.1"]
     loop = asyncio.new_event_loop()
     loop.close()
-    resolver._run(loop, "a.test")
-    assert resolver.running == 0
+    resolver.lookups.run(loop, "a.test", _Line())
+    assert resolver.lookups.running == 0

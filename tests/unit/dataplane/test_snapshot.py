@@ -9,11 +9,15 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from proxy.config.models import Config
 from proxy.dataplane.client import UpstreamClient
+from proxy.dataplane.estates import estates_of
 from proxy.dataplane.snapshot import Snapshot
 from proxy.dataplane.upstream import Upstream
+from proxy.identity.records import SYSTEM_TENANT
 from tests.harness import scripted_upstream
 from tests.unit.dataplane.fakes import PATIENCE_S, Proxy, proxying
+from tests.unit.dataplane.registered import registry, server, tenant, tenant_id
 
 NAMES = ("a", "b", "c")
 
@@ -62,6 +66,20 @@ def test_generations_are_counted_and_routes_know_the_new_servers() -> None:
     route = snapshot.shared.match(ctx)
     assert route is not None
     assert route.selection.pick("", ()) is snapshot.upstreams["a"]
+
+
+def test_names_are_looked_up_for_each_tenant_on_its_own() -> None:
+    """One whose names hang takes no thread that another needs; what is found is everyone's."""
+    proxy, config = Proxy({"servers": servers(a=1)}), Config.model_validate({"servers": servers(a=1)})
+    rows = registry(tenant(1, "acme"), server(1, "own"), tenant(2, "bolt"), server(2, "own"))
+    upstreams = proxy.builder.build(config, estates_of(rows, config, {}), None).upstreams
+    resolvers = {name: upstream.client.resolver for name, upstream in upstreams.items()}
+    assert {name: resolver.owner for name, resolver in resolvers.items()} == {
+        "a": SYSTEM_TENANT,
+        "acme/own": tenant_id(1),
+        "bolt/own": tenant_id(2),
+    }
+    assert len({id(resolver.lookups) for resolver in resolvers.values()}) == 1
 
 
 def test_a_configuration_that_cannot_be_built_changes_nothing() -> None:
