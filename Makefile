@@ -6,6 +6,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 # More arguments for pytest: make test PYTEST="-x -k gate"
 PYTEST ?=
+# Most tests wait more than they compute: four at a time, also on two cores, and whoever is done takes tests of others.
+SHARED := -m "not alone" -n 4 --dist worksteal
 # What measures time wants the machine for itself and runs afterwards, alone. Either half may have nothing to run.
 NONE_IS_WELL := || [ $$? -eq 5 ]
 
@@ -19,11 +21,11 @@ run: $(VENV)/installed-run ## Start an MCP server, the proxy in front of it, cal
 	@$(PY) examples/run_demo.py
 
 test: lint ## Check style and types, then run every test
-	@$(PY) -m pytest -m "not alone" -n auto --maxprocesses 4 --dist loadfile $(PYTEST) $(NONE_IS_WELL)
+	@$(PY) -m pytest $(SHARED) $(PYTEST) $(NONE_IS_WELL)
 	@$(PY) -m pytest -m alone $(PYTEST) $(NONE_IS_WELL)
 
 coverage: $(VENV)/installed-dev ## Run the tests that take no figures, and show the lines that none of them reaches
-	@$(PY) -m pytest -m "not alone" -n auto --maxprocesses 4 --dist loadfile --cov --cov-report=term:skip-covered $(PYTEST)
+	@$(PY) -m pytest $(SHARED) --cov --cov-report=term:skip-covered $(PYTEST)
 
 lint: $(VENV)/installed-dev ## Check style and types only
 	@$(PY) -m ruff check .
@@ -45,7 +47,7 @@ proofs: $(VENV)/installed-dev ## Run the slow proofs: latency, streams, reloads,
 limits-proof: $(VENV)/installed-dev ## Run the proof of the limits: exactness, fairness, outages of Redis, cost (ten minutes)
 	@$(PY) -m tests.limits.run
 
-chaos: $(VENV)/installed-dev ## Break everything around the proxy, and measure what it does about it (needs a quarter of an hour)
+chaos: $(VENV)/installed-dev ## Break everything around the proxy, and measure what it does about it (half an hour or more)
 	@$(PY) -m tests.chaos.run
 
 clean: ## Remove the virtual environment and everything generated
