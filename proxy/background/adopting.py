@@ -84,7 +84,7 @@ class Adopting:
             self.avoid(found.path, found.error)
         return found.adopted
 
-    def avoid(self, path: Path, error: OSError) -> None:
+    def avoid(self, path: Path, error: Exception) -> None:
         """A journal cannot be used: leave it alone for a while."""
         now = self._clock()
         self._avoided = {each: until for each, until in self._avoided.items() if now < until}

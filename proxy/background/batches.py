@@ -35,12 +35,18 @@ _R = TypeVar("_R")
 MOST_RECORDS: Final = 500
 #: Records that are made into rows between two breaths of the event loop.
 SLICE: Final = 16
+#: Why a journal is stuck.
+FULL: Final = "the quarantine takes nothing"
 #: A disk that hangs is waited for this long, seconds.
 _DISK_S: Final = 10.0
 
 
 class Away(Exception):
     """Nothing can be shipped just now; the text says why."""
+
+
+class Stuck(Away):
+    """Nor of this journal: a record that PostgreSQL refuses cannot be set aside. The others need not wait."""
 
 
 @dataclass(slots=True)
@@ -59,6 +65,8 @@ class Counts:
     """Places of segments that cannot be read."""
     away: int = 0
     """Attempts that PostgreSQL was not there for."""
+    quarantine_failures: int = 0
+    """Records that could not be set aside, each time anew."""
     unsaved: int = 0
     """Checkpoints that the disk would not have."""
     adopted: int = 0
@@ -102,7 +110,7 @@ class Batch(NamedTuple):
     """Offset behind them."""
 
 
-Fate = Literal["sent", "refused", "away"]
+Fate = Literal["sent", "refused", "away", "stuck"]
 
 
 async def make(means: Means, records: list[bytes], start: int, draft: Draft) -> Batch:
@@ -125,7 +133,7 @@ async def send(means: Means, batch: Batch) -> tuple[Fate, str]:
     """Commit the rows of a batch; what became of them, and why they were not committed."""
     for record, reason in batch.unfit:
         if not await set_aside(means, record, reason, batch.draft.segment):
-            return "away", "the quarantine takes nothing"
+            return "stuck", FULL
     began = means.clock()
     try:
         try:
@@ -156,14 +164,16 @@ async def _commit(means: Means, rows: list[Row], *, new: bool) -> None:
 async def set_aside(means: Means, record: bytes, reason: str, segment: str) -> bool:
     """Put a record into the quarantine. False: it takes none."""
     entry = Entry(record, reason, means.wall(), segment)
+    kept = False
     try:
         kept = await means.aside(partial(means.quarantine.add, entry))
-    except OSError as error:
+    except OSError as error:  # TimeoutError is one
         means.log.error("quarantine failed", segment=segment, error=type(error).__name__)
-        return False
     if kept:
         means.counts.quarantined += 1
         means.log.error("record set aside", segment=segment, reason=reason)
+    else:
+        means.counts.quarantine_failures += 1
     return kept
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from proxy.audit.chain import Chains, Draft
-from proxy.background.batches import MOST_RECORDS, SLICE, Away, Batch, Fate, make, send, set_aside
+from proxy.background.batches import FULL, MOST_RECORDS, SLICE, Away, Batch, Fate, Stuck, make, send, set_aside
 from proxy.spool import checkpoint, layout, segment
 from proxy.spool.checkpoint import Checkpoint
 from proxy.store.database import Unavailable
@@ -265,6 +265,8 @@ class Shipment:
         """What follows from a batch's fate. False: what was made to follow it is void. Raises Away."""
         if fate == "away":
             raise Away(reason)
+        if fate == "stuck":
+            raise Stuck(reason)
         if fate == "refused":
             await self._split(batch, reason)
             return False
@@ -277,7 +279,7 @@ class Shipment:
         records, half = batch.records, len(batch.records) // 2
         if not half:
             if not await set_aside(self._means, records[0], reason, batch.draft.segment):
-                raise Away("the quarantine takes nothing")
+                raise Stuck(FULL)
             self._offset = batch.end
             await self._save()
             return

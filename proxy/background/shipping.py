@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from proxy.background.adopting import Adopting
-from proxy.background.batches import Away, Counts, Means
+from proxy.background.batches import Away, Counts, Means, Stuck
 from proxy.background.shipment import Shipment
 from proxy.metrics import Family
 from proxy.spool.adoption import Adopted
@@ -139,8 +139,14 @@ class Shipper:
                 raise Away("PostgreSQL does not answer")
             async with self._alone:
                 until = self.means.clock() + _LONGEST_S
-                await self._ship_own(until)
+                stuck: OSError | Stuck | None = None
+                try:
+                    await self._ship_own(until)
+                except (OSError, Stuck) as error:
+                    stuck = error
                 await self._ship_orphans(until)
+                if stuck is not None:
+                    raise stuck
         except Away as reason:
             self.means.counts.away += 1
             self._say(str(reason))
@@ -185,7 +191,7 @@ class Shipper:
                     return
                 if not await self._ship_orphan(until):
                     return
-            except OSError as error:  # TimeoutError is one
+            except (OSError, Stuck) as error:  # TimeoutError is one
                 self._give_up(error)
 
     async def _ship_orphan(self, until: float) -> bool:
@@ -212,7 +218,7 @@ class Shipper:
         await shipment.open()
         return True
 
-    def _give_up(self, error: OSError) -> None:
+    def _give_up(self, error: OSError | Stuck) -> None:
         """Leave the journal that we have adopted to others, or to a later time."""
         if self._orphan is not None:
             adopted, self._orphan = self._orphan[0].adopted, None
@@ -254,6 +260,7 @@ _COUNTERS: Final = {
     "quarantined": "Records that PostgreSQL does not take, set aside",
     "damaged": "Places of segments that cannot be read",
     "away": "Attempts to ship that PostgreSQL was not there for",
+    "quarantine_failures": "Records that could not be set aside: the quarantine is full, locked, or its disk fails",
     "unsaved": "Checkpoints that the disk would not have",
     "adopted": "Journals of processes that are gone, taken over",
     "unknown": "Requests whose end nobody saw, because their process died",

@@ -14,6 +14,8 @@ Grade = Literal["strict", "standard", "usage"]
 #: Part of the bound that is kept for ends of requests, and its largest size in bytes.
 _RESERVED: Final = 1 / 16
 _MOST_RESERVED: Final = 16 << 20
+#: Part of the bound that refusals may fill: they come by the thousand, and must never take the room of calls.
+_REFUSALS: Final = 1 / 2
 #: A small spool has at least so many segments, or nothing could be deleted of it.
 _LEAST_SEGMENTS: Final = 4
 
@@ -37,6 +39,11 @@ class Bounds:
     def reserve(self) -> int:
         """What of the total only ends of requests may use."""
         return min(int(self.total * _RESERVED), _MOST_RESERVED)
+
+    @property
+    def refusals(self) -> int:
+        """While the spool has less, requests that were refused are recorded one by one."""
+        return int(self.total * _REFUSALS)
 
     @property
     def file(self) -> int:

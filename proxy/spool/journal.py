@@ -1,9 +1,9 @@
 """The journal of a process: every record of every request, on the disk before it counts.
 
 Owns what is done with a record when there is no room. By its grade: `strict` is refused; `standard` waits in memory,
-and is refused when that is full too; `usage` is counted, and the count written when there is room again. Which requests
-are open is known, so that a segment can go although one of its requests lasts. `begin`, `end` and `append` never wait
-for a sync and never raise. Knows ids and tenants of records, and leaves all else to who writes and who ships them.
+and is refused when that is full too; `usage` is counted, and the count written when there is room again. Refusals are
+counted much earlier. Which requests are open is known, so that a segment can go although one of its requests lasts.
+`begin`, `end` and `append` never wait for a sync and never raise. Knows ids and tenants of records, no more of them.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ class Journal:
         self._steps, self._day = 0, int(wall() // _DAY_S)
         #: Whether records go to the disk; False: something waits that has to go first, or there is no room.
         self._flows = False
+        self._refusals = 0  # mark up to which they are written
         #: Bytes of the spool, as of the last look; records that were written; beginnings that were refused.
         self.size = self.written = self.refused = 0
         #: Records that were counted instead of kept.
@@ -90,15 +91,11 @@ class Journal:
         return self._end_slowly(key, record, grade)
 
     def append(self, record: bytes, grade: Grade, tenant: str) -> bool:
-        """A record that begins and ends nothing, of a tenant (its id, or ''). False: not kept as its grade asks; what
-        is not kept at all was counted."""
-        if self._writer.write(record):
+        """A request of a tenant (its id, or '') was refused, which begins and ends nothing. False: there is no room for
+        it, and it was counted, whatever its grade."""
+        if self._writer.mark < self._refusals and (self._writer.write(record) or self._written_slowly(record)):
             self.written += 1
-            return grade != "strict" or not self.unsafe
-        if self._written_slowly(record):
-            return grade != "strict" or not self.unsafe
-        if grade != "usage" and self._ring.put("", record):
-            return grade != "strict"
+            return True
         self._count(tenant, grade)
         return False
 
@@ -120,6 +117,7 @@ class Journal:
     def _begin_slowly(self, key: str, record: bytes, grade: Grade) -> bool:
         if (grade != "strict" or not self.unsafe) and self._written_slowly(record):
             self._open[key] = (self._writer.number, record)
+            self.written += 1
             return True
         if grade == "usage":  # counted at its end
             return True
@@ -132,6 +130,7 @@ class Journal:
     def _end_slowly(self, key: str, record: bytes, grade: Grade) -> bool:
         if self._written_slowly(record):
             self._open.pop(key, None)
+            self.written += 1
             return True
         begun = self._open.get(key)
         on_disk = begun is not None and begun[0] < _IN_MEMORY  # an end never stands before its beginning
@@ -151,7 +150,6 @@ class Journal:
             return False
         if self._writer.insist(record):
             self._writer.open_gate()
-            self.written += 1
             return True
         self._stop()
         return False
@@ -229,6 +227,7 @@ class Journal:
         """The spool has so many bytes, our own were `mark` or more in all; the disk has room for so many."""
         self.size, self._bounds = size, self._asked.on(disk)
         self._writer.bound = mark + self._bounds.total - self._bounds.reserve - size
+        self._refusals = mark + self._bounds.refusals - size
         if self._flows:
             self._writer.open_gate()
 

@@ -6,8 +6,10 @@ digest, so that shipping it again after a crash skips it. Everything here blocks
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +26,9 @@ _DIGEST_BYTES: Final = 16
 _PIECE: Final = 1 << 20
 #: They hold the checksum of the first entry, which holds its time.
 _BEGIN_BYTES: Final = 64
+#: Who writes it has the lock for some milliseconds; who was stopped has it for as long as he is. Seconds.
+_PATIENCE_S: Final = 2.0
+_PAUSE_S: Final = 0.01
 #: Characters of a reason that are kept.
 _REASON_CHARS: Final = 200
 
@@ -49,9 +54,11 @@ class Entry:
 class Quarantine:
     """The quarantine of a spool; several processes may use it."""
 
-    def __init__(self, spool: Path, limit: int = 64 << 20) -> None:
-        """`limit`: bytes of the file beyond which nothing is added. Raises OSError."""
+    def __init__(self, spool: Path, limit: int = 64 << 20, patience_s: float = _PATIENCE_S) -> None:
+        """`limit`: bytes of the file beyond which nothing is added; another process is waited for so many seconds.
+        Raises OSError."""
         self._path = spool / layout.QUARANTINE
+        self._patience_s = patience_s
         self._limit = limit
         self._known: set[bytes] = set()
         #: Which file `_known` is of, by its first bytes (an inode may be used again), and how far it was read.
@@ -94,10 +101,10 @@ class Quarantine:
 
     def add(self, entry: Entry) -> bool:
         """Set a record aside, on the disk when this returns; once, however often it comes. False: it is full. Raises
-        OSError."""
+        OSError; TimeoutError when another process keeps it from us."""
         about = {"reason": entry.reason[:_REASON_CHARS], "at": entry.at, "segment": entry.segment}
         framed = segment.frame(orjson.dumps(about) + b"\n" + entry.record)
-        with _alone(self._path):
+        with _alone(self._path, self._patience_s):
             self.refresh()
             if self.knows(entry.record):
                 return True
@@ -109,8 +116,8 @@ class Quarantine:
 
     def take_back(self, put: Callable[[list[bytes]], bool]) -> int:
         """Give every record to `put`, and forget them when it has kept them (True). Returns how many. Raises
-        OSError."""
-        with _alone(self._path):
+        OSError; TimeoutError as `add` does."""
+        with _alone(self._path, self._patience_s):
             records = [entry.record for entry in self.entries()]
             if not records or not put(records):
                 return 0
@@ -151,11 +158,23 @@ def _digest(record: bytes) -> bytes:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Only one process at a time; the lock is beside the file, which is deleted."""
+def _alone(path: Path, patience_s: float) -> Iterator[None]:
+    """Only one process at a time; the lock is beside the file, which is deleted. Raises OSError."""
     descriptor = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    until = time.monotonic() + patience_s
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        while not _locked(descriptor):
+            if time.monotonic() >= until:
+                raise TimeoutError(errno.ETIMEDOUT, "another process keeps the quarantine locked")
+            time.sleep(_PAUSE_S)
         yield
     finally:
         os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -20,7 +20,7 @@ _AROUND: Final = 160
 
 
 class Ring:
-    """Records in the order of their coming, each with the id of the request that it begins, or ''."""
+    """Records in the order of their coming, each with the id of the request that it begins or ends."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit

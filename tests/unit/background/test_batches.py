@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from proxy.audit.chain import Chains
-from proxy.background.batches import make, send
+from proxy.background.batches import FULL, make, send
 from proxy.spool.kinds import carried
 from proxy.spool.quarantine import Entry, Quarantine
 from proxy.store.database import Database
@@ -58,8 +58,9 @@ async def test_what_is_unfit_is_on_the_disk_before_a_row_is_committed(tmp_path: 
     ):
         batch = await make(means, [raw(1, **UNFIT), *call(2)], 0, Chains("j/1").draft())
         means.quarantine = Quarantine(tmp_path, limit=10)
-        assert await send(means, batch) == ("away", "the quarantine takes nothing")
+        assert await send(means, batch) == ("stuck", FULL)
         assert await count(owner_dsn(name), "audit_logs") == 0
+        assert means.counts.quarantine_failures == 1
         means.quarantine = Quarantine(tmp_path)
         means.after_commit = lambda: said.append(len(Quarantine(tmp_path)))
         said: list[int] = []

@@ -11,10 +11,12 @@ import pytest
 from proxy.background.shipping import Shipper, families
 from proxy.spool import layout
 from proxy.spool.journal import Bounds, Journal
+from proxy.spool.quarantine import Entry, Quarantine
 from proxy.store.database import Database, Places
 from tests.unit.audit.made import TENANT, record
 from tests.unit.background.shipped import REFUSED, SIGNER, Spoken, call, journal, raw
 from tests.unit.dataplane.fakes import Time
+from tests.unit.spool.records import stopped_inside
 from tests.unit.store.chained import chains, count
 from tests.unit.store.engine import execute, migrated_database, opened, owner_dsn
 
@@ -185,6 +187,49 @@ async def test_what_another_process_set_aside_stays_out(name: str, database: Dat
     assert shipper.counts.quarantined == 0
     for each in (shipper, other):
         await each.finish(1.0)
+
+
+async def test_a_record_that_cannot_be_set_aside_stops_no_other_journal(
+    name: str, database: Database, tmp_path: Path, mine: Journal
+) -> None:
+    """While a process is stopped that has the quarantine, what needs no quarantine is shipped; then the rest is."""
+    shipper, said, clock = shipper_of(database, tmp_path, mine)
+    quarantine = shipper.means.quarantine = Quarantine(tmp_path, patience_s=0.05)
+    assert quarantine.add(Entry(b"{}", "why", NOON, "j/1"))
+    recorded(mine, 1, **REFUSED)
+    for number, each in enumerate("abc", 2):
+        journal(tmp_path, call(number, **(REFUSED if each == "b" else {})), name=each)
+    with stopped_inside(tmp_path):
+        for _ in range(3):
+            await shipper.step()
+            clock.now += 2.0
+        assert await count(owner_dsn(name), "audit_logs") == 6
+        assert layout.journals(tmp_path) == [mine.path, tmp_path / "b"]
+        assert (shipper.away, shipper.avoided) == ("the quarantine takes nothing", {tmp_path / "b"})
+        assert (shipper.counts.quarantine_failures, shipper.counts.away) == (4, 3)
+    recorded(mine, 5)
+    clock.now += 60.0
+    await shipper.step()
+    assert await count(owner_dsn(name), "audit_logs") == 8
+    assert (layout.journals(tmp_path), shipper.away, len(quarantine)) == ([mine.path], "", 3)
+    assert said.lines.count("records wait") == 1
+    await shipper.finish(1.0)
+    await mine.close()
+
+
+async def test_our_own_journal_that_cannot_be_read_stops_no_other(
+    name: str, database: Database, tmp_path: Path, mine: Journal
+) -> None:
+    """It is said after they were shipped."""
+    (mine.path / layout.CHECKPOINT).mkdir()
+    path = journal(tmp_path, call(1), name="a")
+    shipper, _, _ = shipper_of(database, tmp_path, mine)
+    with pytest.raises(IsADirectoryError):
+        await shipper.step()
+    assert await count(owner_dsn(name), "audit_logs") == 2
+    assert not path.exists()
+    await shipper.finish(1.0)
+    await mine.close()
 
 
 async def test_a_row_does_not_outlive_its_record(

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import orjson
@@ -65,3 +71,19 @@ def kill(journal: Journal) -> None:
     journal._writer.close()
     journal._groups.close()
     journal._held.release()
+
+
+@contextmanager
+def stopped_inside(spool: Path) -> Iterator[None]:
+    """Another process takes everything back, and is stopped (SIGSTOP) before it has; after the block it goes on."""
+    script = (
+        "import os, pathlib, signal, sys; from proxy.spool.quarantine import Quarantine\n"
+        "Quarantine(pathlib.Path(sys.argv[1])).take_back(lambda records: os.kill(os.getpid(), signal.SIGSTOP))"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(spool)]) as child:
+        try:
+            assert os.WIFSTOPPED(os.waitpid(child.pid, os.WUNTRACED)[1])
+            yield
+        finally:
+            child.send_signal(signal.SIGCONT)
+            assert child.wait(10) == 0

@@ -10,6 +10,7 @@ def test_a_small_spool_has_small_segments_and_a_small_reserve() -> None:
     bounds = Bounds(total=1 << 20)
     assert bounds.file == 256 << 10
     assert bounds.reserve == 64 << 10
+    assert bounds.refusals == 512 << 10
 
 
 def test_a_large_spool_has_segments_as_they_are_asked_for() -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from proxy.spool import adoption, held, journal, layout
-from proxy.spool.journal import Bounds, Journal
+from proxy.spool.journal import Bounds, Grade, Journal
 from proxy.spool.kinds import carried, is_row
 from proxy.spool.writer import Unsynced
 from tests.unit.spool.records import NOON, Wall, contents, intent, journal_in, key_of, kill, outcome, record_of
@@ -45,9 +48,21 @@ async def step_until_looked(mine: Journal) -> None:
 
 
 def full(mine: Journal) -> None:
-    """Write until there is no more room; one record is counted."""
-    while mine.append(record_of("denied", 0, 900), "usage", ""):
-        pass
+    """Calls come until one is refused, for lack of room."""
+    number = 1 << 20
+    while mine.begin(key_of(number), intent(number, 900), "strict"):
+        assert mine.end(key_of(number), outcome(number), "strict")
+        number += 1
+
+
+def denied(size: int = 900, **more: object) -> bytes:
+    """The record of a request that was refused."""
+    return record_of("denied", 0, size, **more)
+
+
+def summed(records: list[bytes]) -> int:
+    """How many records are only counted in these."""
+    return sum(orjson.loads(record).get("dropped", 0) for record in records)
 
 
 # --- while all is well --------------------------------------------------------------------------------------------
@@ -98,7 +113,7 @@ async def test_what_was_only_counted_is_written_when_its_minute_is_over(tmp_path
 async def test_a_new_segment_is_begun_when_one_is_full(mine: Journal) -> None:
     """Nothing is lost in between."""
     records = [outcome(number, 900) for number in range(100)]
-    assert all(mine.append(record, "strict", "") for record in records)
+    assert all(mine.end(key_of(number), record, "strict") for number, record in enumerate(records))
     assert mine.number == len(layout.segments(mine.path)) > 5
     assert rows(mine) == records
 
@@ -112,14 +127,6 @@ async def test_durable_returns_when_everything_is_on_the_disk(mine: Journal, mon
         mine.begin(key_of(number), intent(number), "strict")
     assert all(await asyncio.gather(*(mine.durable() for _ in range(10))))
     assert synced == [sum(len(intent(number)) + 8 for number in range(10))]
-
-
-async def test_a_denied_request_of_a_strict_tenant_is_kept_as_well_as_can_be(mine: Journal) -> None:
-    """In memory, and it is said that this is not as its grade asks."""
-    full(mine)
-    assert not mine.append(record_of("denied", 1), "strict", "t")
-    assert mine.dropped["strict"] == 0
-    assert mine.numbers().ring > 0
 
 
 async def test_a_new_day_begins_a_new_segment(tmp_path: Path) -> None:
@@ -204,6 +211,76 @@ async def test_nothing_goes_that_is_not_carried_safely(mine: Journal, monkeypatc
 # --- no room ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("grade", ["strict", "standard", "usage"])
+async def test_however_much_is_refused_calls_find_room(mine: Journal, grade: Grade) -> None:
+    """Refusals fill half of the bound; beyond it they are counted, none waits in memory, and all are told of."""
+    kept = 0
+    while mine.append(denied(), grade, "t"):
+        kept += 1
+    assert 0 < (1 << 19) - layout.bytes_of(mine.path.parent) + len(denied()) < 2 * len(denied())
+    for _ in range(5_000):
+        assert not mine.append(denied(), grade, "t")
+    await step_until_looked(mine)
+    assert all(mine.takes(each) for each in ("strict", "standard", "usage"))
+    number = 0
+    while mine.begin(key_of(number), intent(number, 900), "strict"):
+        assert mine.end(key_of(number), outcome(number, 900), "strict")
+        assert not mine.append(denied(), grade, "t")
+        number += 1
+    assert number > 220  # of 2 KiB: all but the sixteenth that is kept for ends
+    assert mine.numbers().ring == 0
+    layout.segment_path(mine.path, 1).unlink()
+    await mine.sync()
+    assert summed(rows(mine)) == mine.dropped[grade] == 5_001 + number
+
+
+async def test_what_others_have_written_is_no_room_for_refusals(tmp_path: Path, mine: Journal) -> None:
+    """The half is of the whole spool; when they are gone there is room again."""
+    other = fill(tmp_path, 1 << 19)
+    assert mine.append(denied(), "standard", "t")
+    await step_until_looked(mine)
+    assert not mine.append(denied(), "standard", "t")
+    assert mine.begin(key_of(1), intent(1), "strict")
+    other.unlink()
+    await step_until_looked(mine)
+    assert mine.append(denied(), "standard", "t")
+
+
+async def test_a_disk_that_takes_nothing_has_no_refusals_wait_in_memory(mine: Journal) -> None:
+    """That is for calls."""
+    with largest_file(100):
+        assert not mine.append(denied(), "standard", "t")
+        assert (mine.numbers().ring, mine.dropped["standard"]) == (0, 1)
+        assert mine.begin(key_of(1), intent(1), "standard")
+    await mine.sync()
+    assert [orjson.loads(record)["kind"] for record in rows(mine)] == ["intent", "summary"]
+
+
+@given(st.lists(st.tuples(st.sampled_from(("call", "strict", "standard", "usage")), st.integers(0, 700)), max_size=120))
+def test_refusals_never_take_the_room_of_calls(events: list[tuple[str, int]]) -> None:
+    """Of any grade and size, in any order: they are written just while the spool is less than half full, and a call is
+    refused just where the bound is; each is either written or counted."""
+    bounds, written = Bounds(total=40_000, segment=5_000, ring=4_000), 0
+    with tempfile.TemporaryDirectory() as folder:
+        mine = journal_in(Path(folder), bounds)
+        for number, (what, size) in enumerate(events):
+            before, ring = layout.bytes_of(mine.path.parent), mine.numbers().ring
+            if what == "call":
+                begun = intent(number, size)
+                fits = before + len(begun) + 8 <= bounds.total - bounds.reserve
+                assert mine.begin(key_of(number), begun, "strict") == (fits and not mine.refused)
+                if not mine.refused:
+                    assert mine.end(key_of(number), outcome(number), "strict")
+            else:
+                kept = mine.append(denied(size), what, "t")  # type: ignore[arg-type]
+                assert kept == (before < bounds.total // 2)
+                assert mine.numbers().ring == ring
+                written += kept
+        counted = sum(mine.dropped.values())
+        assert written + counted == sum(what != "call" for what, _ in events)
+        kill(mine)
+
+
 async def test_without_room_each_grade_has_its_way(mine: Journal) -> None:
     """`strict` is refused at once, `standard` when memory is full too, `usage` never; and nothing goes unsaid."""
     full(mine)
@@ -221,7 +298,7 @@ async def test_without_room_each_grade_has_its_way(mine: Journal) -> None:
     assert mine.numbers().ring <= 64 << 10
     assert mine.end(key_of(10), outcome(10), "standard")  # an answer was given: its end finds room
     numbers = mine.numbers()
-    assert (numbers.refused, numbers.dropped, numbers.failing) == (2, {"strict": 0, "standard": 0, "usage": 2}, True)
+    assert (numbers.refused, numbers.dropped, numbers.failing) == (3, {"strict": 0, "standard": 0, "usage": 1}, True)
 
 
 async def test_what_waited_is_written_in_its_order_when_there_is_room_again(tmp_path: Path) -> None:
@@ -269,6 +346,7 @@ async def test_what_was_written_after_it_had_waited_is_as_if_it_never_had(tmp_pa
         other.write_bytes(bytes(1 << 20))
         await step_until_looked(mine)
         assert not mine.append(record_of("denied", 3), "usage", "b")
+        assert not mine.begin(key_of(3), intent(3), "strict")
     assert [orjson.loads(record)["kind"] for record in rows(mine)] == ["intent", "summary", "summary"]
     last = mine.number
     mine._writer.roll()
@@ -411,7 +489,7 @@ async def test_while_syncs_fail_strict_is_refused_and_the_others_go_on(
         assert not await mine.durable()
         assert not mine.takes("strict")
         assert not mine.begin(key_of(2), intent(2), "strict")
-        assert not mine.append(record_of("denied", 3), "strict", "")
+        assert mine.append(record_of("denied", 3), "strict", "")
         assert mine.begin(key_of(4), intent(4), "standard")
         await mine.sync()
         assert not mine.takes("strict")

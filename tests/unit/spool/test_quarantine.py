@@ -8,12 +8,26 @@ import pytest
 
 from proxy.spool import layout
 from proxy.spool.quarantine import Entry, Quarantine
-from tests.unit.spool.records import NOON, key_of, outcome
+from tests.unit.spool.records import NOON, key_of, outcome, stopped_inside
 
 
 def entry_of(number: int, size: int = 0) -> Entry:
     """A record that was refused."""
     return Entry(outcome(number, size), "invalid byte sequence", NOON, "journal/1")
+
+
+def test_who_is_stopped_while_he_has_the_lock_stops_nobody(tmp_path: Path) -> None:
+    """The others are told in time, and try again when he goes on."""
+    quarantine = Quarantine(tmp_path, patience_s=0.05)
+    assert quarantine.add(entry_of(1))
+    with stopped_inside(tmp_path):
+        with pytest.raises(TimeoutError, match="another process"):
+            quarantine.add(entry_of(2))
+        with pytest.raises(TimeoutError, match="another process"):
+            quarantine.take_back(lambda records: True)
+        assert quarantine.knows(outcome(1))
+    assert quarantine.add(entry_of(2))
+    assert len(quarantine) == 2
 
 
 def test_what_was_set_aside_is_known_and_listed(tmp_path: Path) -> None:
