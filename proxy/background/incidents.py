@@ -9,7 +9,8 @@ words, names of servers and places in the source: never input of a client, never
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -20,9 +21,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from proxy.dataplane.bans import INNOCENT
 from proxy.metrics import Family
-from proxy.store.database import TooSlow, Unavailable
+from proxy.store.database import Unavailable
+from proxy.store.failures import write_usable
 from proxy.store.incidents import MOST_ROWS, ErrorRow, EventRow, add_errors, add_events
-from proxy.store.learned import Unusable
+from proxy.store.observations import patient
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -213,30 +215,24 @@ class Incidents:
     async def _write(self, current: int | None) -> None:
         if self._database is None:
             return
+        database = self._database
+
+        async def write(rows: Sequence[ErrorRow | EventRow]) -> None:
+            async with patient(database.audit()) as session:
+                await _add(session, rows)
+
         due = [key for key in islice(self._groups, _MOST_AT_ONCE) if key[0] != current]
-        try:
+        with suppress(Unavailable):
             for start in range(0, len(due), MOST_ROWS):
-                await self._write_some(self._database, due[start : start + MOST_ROWS])
-        except (Unavailable, TooSlow):
-            return
-
-    async def _write_some(self, database: Database, keys: list[tuple[int, _Known]]) -> None:
-        try:
-            async with database.audit() as session:
-                await _add(session, [_row(self._groups[key]) for key in keys])
-            self.written += len(keys)
-        except Unusable:
-            if len(keys) > 1:  # find the one; the others are written
-                half = len(keys) // 2
-                await self._write_some(database, keys[:half])
-                await self._write_some(database, keys[half:])
-                return
-            self.refused += 1
-        for key in keys:
-            self._groups.pop(key, None)
+                keys = due[start : start + MOST_ROWS]
+                refused = await write_usable([_row(self._groups[key]) for key in keys], write)
+                self.written += len(keys) - refused
+                self.refused += refused
+                for key in keys:
+                    self._groups.pop(key, None)
 
 
-async def _add(session: Session, rows: list[ErrorRow | EventRow]) -> None:
+async def _add(session: Session, rows: Sequence[ErrorRow | EventRow]) -> None:
     errors = [row for row in rows if isinstance(row, ErrorRow)]
     events = [row for row in rows if isinstance(row, EventRow)]
     if errors:

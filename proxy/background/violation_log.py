@@ -2,18 +2,22 @@
 
 Owns what waits to be written, and its bounds. A limit that one subject exceeds a thousand times in a second makes one
 row: that it was, by whom and first from where; how often is counted by the metrics. While PostgreSQL is away rows wait;
-those for which there is no room are counted. A ban is written to the log besides, also without a database.
+those for which there is no room, or which PostgreSQL refuses, are counted. A ban is written to the log besides, also
+without a database.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Final, Protocol
 
 from proxy.dataplane.bans import OPERATOR
 from proxy.store.database import TooSlow, Unavailable
+from proxy.store.failures import write_usable
+from proxy.store.observations import patient
 from proxy.store.violations import MOST_ROWS, SecurityEvent, Violation, add_events, add_violations, tenant_of
 
 if TYPE_CHECKING:
@@ -52,7 +56,7 @@ class ViolationLog:
     ) -> None:
         """`wall` gives seconds since 1970; `instance` names this process in its rows. Without a database there are no
         rows."""
-        #: Rows that were written, and those for which there was no room.
+        #: Rows that were written, and those for which there was no room or which PostgreSQL refused.
         self.written = self.dropped = 0
         self._database = database
         self._ids = ids
@@ -117,18 +121,24 @@ class ViolationLog:
             return
         try:
             await self._write_events(self._database)
-            await self._write_violations(self._database, current)
+        except TooSlow:  # the others need not wait for it
+            pass
         except Unavailable:
             return
+        with suppress(Unavailable):
+            await self._write_violations(self._database, current)
 
     async def _write_events(self, database: Database) -> None:
         """They are taken out when they are written: what was written already stays one row."""
+
+        async def write(rows: Sequence[SecurityEvent]) -> None:
+            async with patient(database.audit()) as session:
+                await add_events(session, rows)
+
         while some := list(islice(self._events, MOST_ROWS)):
-            async with database.audit() as session:
-                await add_events(session, some)
+            self._count(len(some), await write_usable(some, write))
             for _ in some:
                 self._events.popleft()
-            self.written += len(some)
 
     async def _write_violations(self, database: Database, current: int | None) -> None:
         by_tenant: dict[str, list[tuple[str, str, int]]] = {}
@@ -139,11 +149,23 @@ class ViolationLog:
         due = [(tenant, keys) for tenant, keys in by_tenant.items() if keys]
         for tenant, keys in due[:_MOST_TENANTS]:
             try:
-                async with database.tenant(tenant) as session:
-                    await add_violations(session, [self._violations[key][1] for key in keys])
+                refused = await self._write_tenant(database, tenant, [self._violations[key][1] for key in keys])
             except TooSlow:  # the others need not wait for it; it goes to the end
                 self._violations.update({key: self._violations.pop(key) for key in keys})
                 continue
             for key in keys:
                 del self._violations[key]
-            self.written += len(keys)
+            self._count(len(keys), refused)
+
+    async def _write_tenant(self, database: Database, tenant: str, rows: Sequence[Violation]) -> int:
+        """How many were refused."""
+
+        async def write(some: Sequence[Violation]) -> None:
+            async with patient(database.tenant(tenant)) as session:
+                await add_violations(session, some)
+
+        return await write_usable(rows, write)
+
+    def _count(self, rows: int, refused: int) -> None:
+        self.written += rows - refused
+        self.dropped += refused

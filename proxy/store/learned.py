@@ -13,10 +13,9 @@ from datetime import UTC, datetime
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-import asyncpg
-
 from proxy.identity.records import FILE_TAG, SYSTEM_TENANT
-from proxy.store.pool import Unavailable
+from proxy.store.failures import Unusable as Unusable
+from proxy.store.failures import told_apart
 
 if TYPE_CHECKING:
     from proxy.store.pool import Session
@@ -42,12 +41,6 @@ _COLUMNS: Final[Mapping[OfferTable, Mapping[str, str]]] = {
     "server_prompts": {"name": "text", "title": "text", "description": "text", "arguments": "jsonb"},
 }  # fmt: skip
 _KEY: Final = {table: next(iter(columns)) for table, columns in _COLUMNS.items()}
-#: What is wrong with values: bad data, a broken constraint, more than an index or a parser takes.
-_REFUSED: Final = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)
-
-
-class Unusable(Exception):
-    """PostgreSQL refuses the values, and would refuse them again."""
 
 
 class Use(NamedTuple):
@@ -87,12 +80,8 @@ class FileServer(NamedTuple):
 async def _execute(session: Session, statement: str, *values: object) -> str:
     """Run a statement. Raises Unusable for its values, Unavailable when somebody else was faster or no table is there
     yet."""
-    try:
+    with told_apart():
         return await session.execute(statement, *values)
-    except _REFUSED as error:
-        raise Unusable(type(error).__name__) from None
-    except (asyncpg.TransactionRollbackError, asyncpg.UndefinedTableError) as error:
-        raise Unavailable(type(error).__name__) from None
 
 
 # --- what servers offer ---------------------------------------------------------------------------------------------
@@ -194,12 +183,8 @@ _CLAIM: Final = """/* learned.claim */ INSERT INTO usage_writers AS w (tenant_id
 async def claim(session: Session, writer: str, batch: int) -> bool:
     """Whether a batch of a writer is still to be counted: in this very transaction, and then it is. Numbers only grow.
     Raises Unusable when the tenant is gone, and as `Session.execute`."""
-    try:
+    with told_apart():
         return bool(await session.fetch(_CLAIM, writer, batch))
-    except asyncpg.IntegrityConstraintViolationError as error:
-        raise Unusable(type(error).__name__) from None
-    except (asyncpg.TransactionRollbackError, asyncpg.UndefinedTableError) as error:
-        raise Unavailable(type(error).__name__) from None
 
 
 async def add_uses(session: Session, table: OfferTable, uses: Sequence[Use]) -> None:

@@ -205,7 +205,7 @@ async def add_events(session: Session, rows: Sequence[Event]) -> None:
     written = [
         (
             row.id, datetime.fromtimestamp(row.at, UTC), row.tenant, plain(row.kind), row.severity,
-            plain(row.component), plain(row.message), _json(row.details), row.instance,
+            plain(row.component), plain(row.message), json_of(row.details), row.instance,
         )
         for row in rows
     ]  # fmt: skip
@@ -259,12 +259,13 @@ def plain(text: str) -> str:
     return text[:_LONGEST].encode("utf-8", "replace").decode().replace("\0", "?")
 
 
-def _json(details: Mapping[str, Any]) -> str:
+def json_of(details: Mapping[str, Any]) -> str:
+    """As jsonb takes it, which knows no NUL either; what is no JSON becomes text."""
     return orjson.dumps(_mended(details), default=str).decode()
 
 
 def _mended(value: Any) -> Any:
-    """A value whose texts jsonb takes, which knows no NUL either."""
+    """With texts that PostgreSQL takes, however deep."""
     if isinstance(value, str):
         return plain(value)
     if isinstance(value, Mapping):

@@ -15,6 +15,7 @@ import orjson
 
 from proxy.audit.chain import Chains, Draft, Head
 from proxy.audit.columns import COLUMNS, NAMES, PLACE, Unfit, Value, is_plain, line, read, tenant_of, values
+from proxy.store.failures import REFUSED, Unusable
 from proxy.store.pool import Unavailable
 
 if TYPE_CHECKING:
@@ -34,18 +35,9 @@ __all__ = [
     "signed",
 ]
 
-#: A row that no table takes: its values, a rule of the table, or more of something than PostgreSQL can hold.
-_REFUSED: Final = (
-    asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError,
-)  # fmt: skip
-
 
 class Repeated(Exception):
     """Some of the rows are there already: add them as such."""
-
-
-class Unusable(Exception):
-    """PostgreSQL does not take a row; which of them is not known."""
 
 
 class Row(NamedTuple):
@@ -187,7 +179,7 @@ async def _execute(session: Session, statement: str, *parameters: object) -> Non
         await session.execute(statement, *parameters)
     except asyncpg.UniqueViolationError:
         raise Repeated from None
-    except _REFUSED as error:
+    except REFUSED as error:
         raise Unusable(type(error).__name__) from None
     except asyncpg.PostgresError as error:  # no such table yet, no room, an administrator at work: later, perhaps
         raise Unavailable(type(error).__name__) from None

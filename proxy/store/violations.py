@@ -1,9 +1,9 @@
 """Rows of `rate_limit_violations` and `security_events`.
 
-Owns the statements: many rows in one round trip. A row whose commit was lost on the way may be written again; its
-identity was made with it, so it stays one row. Values come from requests: what PostgreSQL would refuse (NUL, half of a
-surrogate pair, an address that is none) is mended here, so that no row can hold up the others. Violations are written
-as their tenant, which then can read them; events by whoever may only add.
+Owns the statements, of which each table has one: many rows in one round trip. A row whose commit was lost on the way
+may be written again; its identity was made with it, so it stays one row. Values come from requests: what PostgreSQL
+would refuse (NUL, half of a surrogate pair, an address that is none) is mended here, so that no row can hold up the
+others. Violations are written as their tenant, which then can read them; events by whoever may only add.
 """
 
 from __future__ import annotations
@@ -15,23 +15,15 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final, Literal
 from uuid import UUID
 
-import asyncpg
-import orjson
-
 from proxy.identity.records import SYSTEM_TENANT
-from proxy.store.pool import Unavailable
+from proxy.store.failures import told_apart
+from proxy.store.observations import json_of, plain
 
 if TYPE_CHECKING:
     from proxy.store.pool import Session
 
 #: Rows of one statement.
 MOST_ROWS: Final = 1000
-#: Characters of a text.
-_LONGEST: Final = 512
-#: There is no table or role yet: the migrations are to come.
-_NOT_MIGRATED: Final = (
-    asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InsufficientPrivilegeError
-)  # fmt: skip
 
 Severity = Literal["low", "medium", "high", "critical"]
 Action = Literal["logged", "throttled", "blocked", "revoked"]
@@ -70,7 +62,11 @@ class SecurityEvent:
     action: Action = "blocked"
     details: Mapping[str, Any] = field(default_factory=dict)
     tenant: str = SYSTEM_TENANT
+    """Id; anything else is the system tenant."""
     instance: str = ""
+    principal: str = ""
+    """'' for none, like the next one."""
+    request_id: str = ""
 
 
 _VIOLATIONS: Final = """/* violations.add */ INSERT INTO rate_limit_violations
@@ -82,14 +78,15 @@ _VIOLATIONS: Final = """/* violations.add */ INSERT INTO rate_limit_violations
         AS n (id, ts, rule_id, level, subject, client_ip, limit_value, retry_after_s, blocked_until)
     ON CONFLICT DO NOTHING"""
 _EVENTS: Final = """/* violations.add_events */ INSERT INTO security_events
-        (id, ts, tenant_id, event_type, severity, client_ip, description, score, action_taken, details, instance)
+        (id, ts, tenant_id, event_type, severity, client_ip, principal_id, description, score, action_taken, details,
+        request_id, instance)
     SELECT * FROM unnest($1::uuid[], $2::timestamptz[], $3::uuid[], $4::text[], $5::text[], $6::inet[], $7::text[],
-        $8::float8[], $9::text[], $10::jsonb[], $11::text[])
+        $8::text[], $9::float8[], $10::text[], $11::jsonb[], $12::uuid[], $13::text[])
     ON CONFLICT DO NOTHING"""
 
 
 async def add_violations(session: Session, rows: Sequence[Violation]) -> None:
-    """Add rows of the session's tenant. Raises Unavailable."""
+    """Add rows of the session's tenant. Raises Unusable, Unavailable."""
     for some in _batches(rows):
         await _execute(
             session,
@@ -97,8 +94,8 @@ async def add_violations(session: Session, rows: Sequence[Violation]) -> None:
             [row.id for row in some],
             [moment_of(row.at) for row in some],
             [uuid_of(row.rule) for row in some],
-            [_plain(row.level) for row in some],
-            [_plain(row.subject) for row in some],
+            [plain(row.level) for row in some],
+            [plain(row.subject) for row in some],
             [_inet(row.ip) for row in some],
             [row.limit for row in some],
             [max(0.0, row.retry_after_s) for row in some],
@@ -107,7 +104,7 @@ async def add_violations(session: Session, rows: Sequence[Violation]) -> None:
 
 
 async def add_events(session: Session, rows: Sequence[SecurityEvent]) -> None:
-    """Add rows of any tenant. Raises Unavailable."""
+    """Add rows of any tenant. Raises Unusable, Unavailable."""
     for some in _batches(rows):
         await _execute(
             session,
@@ -115,14 +112,16 @@ async def add_events(session: Session, rows: Sequence[SecurityEvent]) -> None:
             [row.id for row in some],
             [moment_of(row.at) for row in some],
             [tenant_of(row.tenant) for row in some],
-            [_plain(row.kind) for row in some],
+            [plain(row.kind) for row in some],
             [row.severity for row in some],
             [_inet(row.ip) for row in some],
-            [_plain(row.description) for row in some],
+            [plain(row.principal) or None for row in some],
+            [plain(row.description) for row in some],
             [row.score for row in some],
             [row.action for row in some],
-            [_json(row.details) for row in some],
-            [_plain(row.instance) for row in some],
+            [json_of(row.details) for row in some],
+            [uuid_of(row.request_id) for row in some],
+            [plain(row.instance) for row in some],
         )
 
 
@@ -132,10 +131,8 @@ def tenant_of(text: str) -> str:
 
 
 async def _execute(session: Session, statement: str, *values: object) -> None:
-    try:
+    with told_apart():
         await session.execute(statement, *values)
-    except _NOT_MIGRATED:
-        raise Unavailable("the tables are not there yet") from None
 
 
 def _batches(rows: Sequence[Any]) -> Iterable[Sequence[Any]]:
@@ -145,17 +142,6 @@ def _batches(rows: Sequence[Any]) -> Iterable[Sequence[Any]]:
 def moment_of(seconds: float) -> datetime:
     """A time of a row; `seconds` since 1970."""
     return datetime.fromtimestamp(seconds, UTC)
-
-
-def _plain(text: str) -> str:
-    """A text that PostgreSQL takes."""
-    return text[:_LONGEST].encode("utf-8", "replace").decode().replace("\0", "?")
-
-
-def _json(details: Mapping[str, Any]) -> str:
-    """Texts in it are mended, since jsonb takes no NUL either."""
-    mended = {key: _plain(value) if isinstance(value, str) else value for key, value in details.items()}
-    return orjson.dumps(mended).decode()
 
 
 def uuid_of(text: str) -> UUID | None:

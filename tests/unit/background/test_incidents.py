@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import pytest
 
@@ -18,7 +19,15 @@ from proxy.identity.records import SYSTEM_TENANT
 from proxy.identity.uuid7 import RecordIds
 from proxy.store.database import Bounds, Database, Places
 from tests.unit.dataplane.fakes import Time
-from tests.unit.store.engine import empty_database, execute, login_dsn, migrated_database, opened, owner_dsn
+from tests.unit.store.engine import (
+    circle_of_locks,
+    empty_database,
+    execute,
+    login_dsn,
+    migrated_database,
+    opened,
+    owner_dsn,
+)
 
 ACME = "11111111-1111-1111-1111-111111111111"
 REQUEST = "0199aaaa-0000-7000-8000-000000000001"
@@ -180,6 +189,53 @@ async def test_rows_wait_while_postgresql_is_away() -> None:
         await back.close()
         assert len(await rows(name, "security_events", "id")) == 1
     assert (log.written, log.waiting) == (1, 0)
+
+
+@pytest.mark.parametrize("table", ["error_logs", "security_events"])
+async def test_a_circle_of_locks_is_quiet_and_the_rows_are_written_later(
+    name: str, database: Database, table: str
+) -> None:
+    """PostgreSQL ends ours for the others' sake; nothing is lost, nothing is there twice."""
+    log = told(database, Time())
+    for number in range(2):
+        log.noted(request(f"s{number}", f"192.0.2.{number}"), FAILURES[table])
+    groups = list(log._groups.values())
+    taken = TAKE[table].format(groups[0].row.at)
+    async with circle_of_locks(name, taken, *(group.row.id for group in groups)) as close:
+        work = asyncio.create_task(log.finish())
+        await close()
+        await work
+        assert (log.written, log.refused, log.waiting) == (0, 0, 2)
+    await log.finish()
+    assert (log.written, log.waiting) == (2, 0)
+    assert len(await rows(name, table, "id")) == 2
+
+
+FAILURES: Final[dict[str, errors.Refusal]] = {
+    "error_logs": errors.ConnectFailed("refused"),
+    "security_events": errors.Forbidden(),
+}
+TAKE: Final = {
+    "error_logs": "INSERT INTO error_logs (id, ts, tenant_id, component, error_type, message, fingerprint)"
+    f" VALUES ($1, to_timestamp({{}}), '{ACME}', 'x', 'x', 'x', 'x')",
+    "security_events": "INSERT INTO security_events (id, ts, tenant_id, event_type, severity, description)"
+    f" VALUES ($1, to_timestamp({{}}), '{ACME}', 'x', 'low', 'x')",
+}
+
+
+async def test_a_role_that_is_not_there_is_quiet(name: str) -> None:
+    """The migrations may be to come; the rows wait."""
+    database = Database(Places(owner_dsn(name)), {})
+    await database.open()
+    log = told(database, Time())
+    log.noted(request(), errors.Forbidden())
+    await execute(owner_dsn(name), "ALTER ROLE mcp_manager_audit RENAME TO mcp_manager_gone")
+    try:
+        await log.finish()
+    finally:
+        await execute(owner_dsn(name), "ALTER ROLE mcp_manager_gone RENAME TO mcp_manager_audit")
+        await database.close()
+    assert (log.written, log.waiting) == (0, 1)
 
 
 async def test_one_row_that_is_not_taken_holds_up_no_other(name: str, database: Database) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
+import asyncpg
 import pytest
 
 from proxy.background import violation_log as module
@@ -17,7 +19,15 @@ from proxy.identity.uuid7 import RecordIds
 from proxy.log import logger
 from proxy.store.database import Bounds, Database, Places
 from tests.unit.dataplane.fakes import Time
-from tests.unit.store.engine import empty_database, execute, login_dsn, migrated_database, opened, owner_dsn
+from tests.unit.store.engine import (
+    circle_of_locks,
+    empty_database,
+    execute,
+    login_dsn,
+    migrated_database,
+    opened,
+    owner_dsn,
+)
 
 ACME = "11111111-1111-1111-1111-111111111111"
 WHO = "192.0.2.1"
@@ -138,6 +148,51 @@ async def test_rows_wait_while_postgresql_is_away() -> None:
             len(await rows(name, "rate_limit_violations", "id")) == len(await rows(name, "security_events", "id")) == 1
         )
     assert (log.written, log.waiting) == (2, 0)
+
+
+async def test_a_circle_of_locks_is_quiet_and_the_rows_are_written_later(name: str, database: Database) -> None:
+    """PostgreSQL ends ours for the others' sake; nothing is lost, nothing is there twice."""
+    log = logged(database, Time(), Spoken())
+    for subject in (WHO, "192.0.2.2"):
+        log.blocked(Ban(subject, 0.0, "flood"), 60.0)
+    taken = (
+        "INSERT INTO security_events (id, ts, tenant_id, event_type, severity, description)"
+        f" VALUES ($1, to_timestamp({log._events[0].at}), '{ACME}', 'x', 'low', 'x')"
+    )
+    async with circle_of_locks(name, taken, *(event.id for event in log._events)) as close:
+        work = asyncio.create_task(log.step())
+        await close()
+        await work
+        assert (log.written, log.dropped, log.waiting) == (0, 0, 2)
+    await log.step()
+    assert (log.written, log.waiting) == (2, 0)
+    assert len(await rows(name, "security_events", "id")) == 2
+
+
+async def test_a_row_that_is_refused_holds_up_no_other(name: str, database: Database) -> None:
+    """Of both kinds; it is counted and left out."""
+    log = logged(database, Time(), Spoken())
+    for number in range(5):
+        log.violated(USER, f"user:{number}", ACME, WHO, 100.0, 2.5)
+        log.blocked(Ban(f"192.0.2.{number}", 0.0, "flood", -1.0 if number == 3 else 1.0), 60.0)
+    await log.finish()
+    assert len(await rows(name, "security_events", "id")) == 4
+    assert (log.written, log.dropped, log.waiting) == (9, 1, 0)
+
+
+async def test_events_that_have_to_wait_hold_up_no_violations(name: str) -> None:
+    """Somebody has the one table for himself; the other's rows are written."""
+    async with opened(name, connections=2, statement_s=0.5) as database:
+        log = logged(database, Time(), Spoken())
+        log.violated(USER, "user:7", ACME, WHO, 100.0, 2.5)
+        log.blocked(Ban(WHO, 0.0, "flood"), 60.0)
+        somebody = await asyncpg.connect(owner_dsn(name))
+        async with somebody.transaction():
+            await somebody.execute("LOCK TABLE security_events")
+            await log.finish()
+            assert len(await rows(name, "rate_limit_violations", "id")) == 1
+        await somebody.close()
+        assert (log.written, log.waiting) == (1, 1)
 
 
 async def test_the_last_second_is_written_at_the_end(name: str, database: Database) -> None:

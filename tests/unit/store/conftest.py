@@ -1,4 +1,4 @@
-"""Connections to databases that have the whole schema, for the tests of `sql/migrations`."""
+"""Databases that have the whole schema: a connection to one, and one as the proxy uses it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,45 @@ import asyncpg
 import pytest
 
 from benchmarks.sql_seed import SMALL, seed
-from tests.unit.store.engine import empty_database, execute, migrated_database, migrated_template, owner_dsn
+from proxy.store.database import Database
+from tests.unit.store.engine import (
+    empty_database,
+    execute,
+    migrated_database,
+    migrated_template,
+    opened,
+    owner_dsn,
+)
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
+#: Two tenants, and a server of each.
+ACME = "11111111-1111-1111-1111-111111111111"
+OTHER = "22222222-2222-2222-2222-222222222222"
+SERVER = "33333333-3333-3333-3333-333333333333"
+OTHERS = "44444444-4444-4444-4444-444444444444"
 _SEEDED = "seeded"
+
+
+@pytest.fixture
+async def name() -> AsyncIterator[str]:
+    """A new database with every table and two tenants that have a server each."""
+    async with migrated_database() as name:
+        for tenant, slug, server in ((ACME, "acme", SERVER), (OTHER, "other", OTHERS)):
+            await execute(owner_dsn(name), f"INSERT INTO tenants (id, slug, name) VALUES ('{tenant}', '{slug}', 'T')")
+            await execute(
+                owner_dsn(name),
+                "INSERT INTO mcp_servers (id, tenant_id, name, endpoint_url) "
+                f"VALUES ('{server}', '{tenant}', 's', 'https://s.example/')",
+            )
+        yield name
+
+
+@pytest.fixture
+async def database(name: str) -> AsyncIterator[Database]:
+    """The same as the proxy uses it."""
+    async with opened(name, connections=2, statement_s=5) as database:
+        yield database
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import atexit
 import itertools
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import cache
@@ -102,3 +102,30 @@ async def opened(name: str, **bounds: Any) -> AsyncIterator[Database]:
     await database.open()
     yield database
     await database.close()
+
+
+@asynccontextmanager
+async def circle_of_locks(
+    name: str, statement: str, first: object, last: object
+) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """Somebody who holds the row of `last`, and takes that of `first` when told to. Who has taken `first` and waits for
+    `last` is in a circle with it then, which PostgreSQL ends for whoever waited first. `statement` takes the row $1."""
+    somebody = await asyncpg.connect(owner_dsn(name))
+    await somebody.execute("SET deadlock_timeout = '30s'")
+    transaction = somebody.transaction()
+    await transaction.start()
+    await somebody.execute(statement, last)
+
+    async def close() -> None:
+        while not await execute(owner_dsn(name), "SELECT FROM pg_locks WHERE NOT granted"):
+            await asyncio.sleep(0)
+        await somebody.execute(statement, first)
+
+    yield close
+    await transaction.rollback()
+    await somebody.close()
+
+
+async def rows(name: str, query: str) -> list[tuple[Any, ...]]:
+    """As the owner of everything sees them."""
+    return [tuple(row) for row in await execute(owner_dsn(name), query)]

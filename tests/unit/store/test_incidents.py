@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -15,16 +14,9 @@ from proxy.identity.uuid7 import RecordIds
 from proxy.store.database import Database, Places, Unavailable
 from proxy.store.incidents import ErrorRow, EventRow, add_errors, add_events
 from proxy.store.learned import Unusable
-from tests.unit.store.engine import (
-    empty_database,
-    execute,
-    migrated_database,
-    migrated_template,
-    opened,
-    owner_dsn,
-)
+from tests.unit.store.conftest import ACME
+from tests.unit.store.engine import empty_database, execute, migrated_template, owner_dsn
 
-ACME = "11111111-1111-1111-1111-111111111111"
 REQUEST = "0199aaaa-0000-7000-8000-000000000001"
 NOON = 1_800_000_000.0
 IDS = RecordIds(time.time, os.urandom)
@@ -35,21 +27,6 @@ ERROR = ErrorRow(
 EVENT = EventRow(
     IDS.new(), NOON, ACME, "bad_key", "medium", "192.0.2.1", "key:1", "not accepted", {"count": 2}, REQUEST, "one"
 )
-
-
-@pytest.fixture
-async def name() -> AsyncIterator[str]:
-    """A database with every table and a tenant."""
-    async with migrated_database() as name:
-        await execute(owner_dsn(name), f"INSERT INTO tenants (id, slug, name) VALUES ('{ACME}', 'acme', 'Acme')")
-        yield name
-
-
-@pytest.fixture
-async def database(name: str) -> AsyncIterator[Database]:
-    """As the proxy uses it."""
-    async with opened(name, connections=2, statement_s=5) as database:
-        yield database
 
 
 async def told(database: Database, *rows: ErrorRow | EventRow) -> None:

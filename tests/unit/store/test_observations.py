@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,36 +18,12 @@ from proxy.store.database import Database, Places, Session
 from proxy.store.learned import Unusable
 from proxy.store.observations import BreakerSeen, Check, Event, HealthSeen, PoolSeen, QueueSeen, patient
 from proxy.store.pool import Unavailable
-from tests.unit.store.engine import empty_database, execute, migrated_database, migrated_template, opened, owner_dsn
+from tests.unit.store.conftest import ACME, OTHER, OTHERS, SERVER
+from tests.unit.store.engine import empty_database, execute, migrated_template, owner_dsn, rows
 
-ACME = "11111111-1111-1111-1111-111111111111"
-OTHER = "22222222-2222-2222-2222-222222222222"
-SERVER = "33333333-3333-3333-3333-333333333333"
-OTHERS = "44444444-4444-4444-4444-444444444444"
 GONE = "55555555-5555-5555-5555-555555555555"
 NOON = datetime(2027, 1, 15, 12, tzinfo=UTC)
 IDS = RecordIds(time.time, os.urandom)
-
-
-@pytest.fixture
-async def name() -> AsyncIterator[str]:
-    """A database with two tenants that have a server each."""
-    async with migrated_database() as name:
-        for tenant, slug, server in ((ACME, "acme", SERVER), (OTHER, "other", OTHERS)):
-            await execute(owner_dsn(name), f"INSERT INTO tenants (id, slug, name) VALUES ('{tenant}', '{slug}', 'T')")
-            await execute(
-                owner_dsn(name),
-                "INSERT INTO mcp_servers (id, tenant_id, name, endpoint_url) "
-                f"VALUES ('{server}', '{tenant}', 's', 'https://s.example/')",
-            )
-        yield name
-
-
-@pytest.fixture
-async def database(name: str) -> AsyncIterator[Database]:
-    """As the proxy uses it."""
-    async with opened(name, connections=2, statement_s=5) as database:
-        yield database
 
 
 async def put(
@@ -55,11 +31,6 @@ async def put(
 ) -> None:
     async with database.tenant(ACME) as session:
         await write(session, instance, rows)
-
-
-async def rows(name: str, query: str) -> list[tuple[Any, ...]]:
-    """As the owner of everything sees them."""
-    return [tuple(row) for row in await execute(owner_dsn(name), query)]
 
 
 async def test_a_breaker_is_one_row_for_each_instance(name: str, database: Database) -> None:

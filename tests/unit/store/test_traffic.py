@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 
@@ -20,41 +18,12 @@ from proxy.store.learned import Unusable
 from proxy.store.observations import patient
 from proxy.store.pool import Unavailable
 from proxy.store.traffic import KeyWindow, Quantity, ServerWindow
-from tests.unit.store.engine import empty_database, execute, migrated_database, opened, owner_dsn
+from tests.unit.store.conftest import ACME, OTHER, OTHERS, SERVER
+from tests.unit.store.engine import empty_database, execute, opened, owner_dsn, rows
 
-ACME = "11111111-1111-1111-1111-111111111111"
-OTHER = "22222222-2222-2222-2222-222222222222"
-SERVER = "33333333-3333-3333-3333-333333333333"
-OTHERS = "44444444-4444-4444-4444-444444444444"
 GONE = "55555555-5555-5555-5555-555555555555"
 NOON = datetime(2027, 1, 15, 12, tzinfo=UTC)
 IDS = RecordIds(time.time, os.urandom)
-
-
-@pytest.fixture
-async def name() -> AsyncIterator[str]:
-    """A database with two tenants that have a server each."""
-    async with migrated_database() as name:
-        for tenant, slug, server in ((ACME, "acme", SERVER), (OTHER, "other", OTHERS)):
-            await execute(owner_dsn(name), f"INSERT INTO tenants (id, slug, name) VALUES ('{tenant}', '{slug}', 'T')")
-            await execute(
-                owner_dsn(name),
-                "INSERT INTO mcp_servers (id, tenant_id, name, endpoint_url, health_status) "
-                f"VALUES ('{server}', '{tenant}', 's', 'https://s.example/', 'HEALTHY')",
-            )
-        yield name
-
-
-@pytest.fixture
-async def database(name: str) -> AsyncIterator[Database]:
-    """As the proxy uses it."""
-    async with opened(name, connections=2, statement_s=5) as database:
-        yield database
-
-
-async def rows(name: str, query: str) -> list[tuple[Any, ...]]:
-    """As the owner of everything sees them."""
-    return [tuple(row) for row in await execute(owner_dsn(name), query)]
 
 
 def server_row(server: str = SERVER, durations_ms: tuple[float, ...] = (10.0, 20.0, 30.0)) -> ServerWindow:
@@ -176,6 +145,7 @@ async def test_quantiles_of_many_instances_are_those_of_all_requests(name: str, 
 async def test_the_summaries_answer_from_rows(name: str, database: Database) -> None:
     """Functions and views of the front end, once there are rows of requests; and those of the minutes beside them."""
     now = datetime.now(UTC)
+    await execute(owner_dsn(name), "UPDATE mcp_servers SET health_status = 'HEALTHY'")
     log = """INSERT INTO request_logs
         (id, ts, tenant_id, server_id, http_method, status_code, outcome, duration_ms, bytes_in, bytes_out)
         VALUES (gen_random_uuid(), $1, $2, $3, 'POST', $4, 'ok', $5, 100, 10)"""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -16,16 +15,9 @@ from proxy.identity.records import SYSTEM_TENANT
 from proxy.identity.uuid7 import RecordIds
 from proxy.store.database import Database, Places, Unavailable
 from proxy.store.violations import SecurityEvent, Violation, add_events, add_violations
-from tests.unit.store.engine import (
-    empty_database,
-    execute,
-    migrated_database,
-    migrated_template,
-    opened,
-    owner_dsn,
-)
+from tests.unit.store.conftest import ACME
+from tests.unit.store.engine import empty_database, execute, migrated_template, owner_dsn
 
-ACME = "11111111-1111-1111-1111-111111111111"
 RULE = "22222222-2222-2222-2222-222222222222"
 NOON = 1_800_000_000.0
 IDS = RecordIds(time.time, os.urandom)
@@ -34,21 +26,6 @@ EVENT = SecurityEvent(
     IDS.new(), NOON, "bad_key", "medium", "2001:db8:1:2::/64", "blocked for 60 s", 101.5, "blocked", {"times": 1},
     instance="one",
 )  # fmt: skip
-
-
-@pytest.fixture
-async def name() -> AsyncIterator[str]:
-    """A database with every table and a tenant."""
-    async with migrated_database() as name:
-        await execute(owner_dsn(name), f"INSERT INTO tenants (id, slug, name) VALUES ('{ACME}', 'acme', 'Acme')")
-        yield name
-
-
-@pytest.fixture
-async def database(name: str) -> AsyncIterator[Database]:
-    """As the proxy uses it."""
-    async with opened(name, connections=2, statement_s=5) as database:
-        yield database
 
 
 async def written(database: Database, *rows: Violation, tenant: str = ACME) -> None:
