@@ -7,16 +7,19 @@ Everything else is imported by the command that needs it, so that `version` and 
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, TextIO
 
 from proxy.commands.arguments import add_command, add_groups
 from proxy.commands.console import DONE, MISUSED, Misuse, load_config
 
 _NO_READER: Final = 1
 _INTERRUPTED: Final = 130
+#: Why what was opened long ago cannot be written.
+_FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF))
 
 #: Names of servers listed when an unknown one is asked for.
 _MOST_LISTED: Final = 20
@@ -25,19 +28,32 @@ _CLIENTS: Final = ("claude-code", "claude-desktop", "cursor", "vscode")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; `arguments` are those of the process by default. Returns the exit code."""
+    if sys.stdout is None:  # its number would be that of the first socket, and the log would go there
+        print("standard output is closed: redirect it to /dev/null", file=sys.stderr)
+        return MISUSED
     given = _parser().parse_args(arguments)
     try:
         code = _run(given)
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # The interpreter flushes once more at its end, and would complain.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.dup2(nowhere, sys.stderr.fileno())
+        _silence(sys.stdout, sys.stderr)
         return _NO_READER
+    except OSError as error:
+        if error.filename is not None or error.errno not in _FULL:
+            raise
+        _silence(sys.stdout)
+        print(f"the output cannot be written: {os.strerror(error.errno or 0)}", file=sys.stderr)
+        return MISUSED
     except KeyboardInterrupt:
         return _INTERRUPTED
+
+
+def _silence(*streams: TextIO) -> None:
+    """Nothing more comes out: the interpreter flushes once more at its end, and would complain."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in streams:
+        os.dup2(nowhere, stream.fileno())
 
 
 def _run(given: argparse.Namespace) -> int:

@@ -191,6 +191,22 @@ def test_a_reader_that_was_never_there_is_not_a_traceback() -> None:
         assert process.wait(60) == 1
 
 
+@pytest.mark.parametrize(
+    ("redirected", "said"),
+    [
+        (">/dev/full", "the output cannot be written: No space left on device\n"),
+        (">&-", "standard output is closed: redirect it to /dev/null\n"),
+    ],
+)
+def test_output_that_goes_nowhere_is_one_line_and_code_2(redirected: str, said: str) -> None:
+    """Code 1 means something else to `audit verify`."""
+    done = subprocess.run(
+        f"{sys.executable} -m proxy config-schema {redirected}",
+        shell=True, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (2, said)
+
+
 @pytest.fixture
 def empty(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """An empty database that DATABASE_URL names."""
