@@ -37,6 +37,8 @@ from tests.unit.store.test_pool import frozen
 #: What nobody may find anywhere (D7), besides what a key shows: arguments named like secrets, or shaped like some.
 PLANTED: Final = {"password": "planted-argument-5f1d7c", "note": "use ghp_A1b2C3d4E5f6G7h8I9j0K1l2M3n4O5p6Q7r8 for it"}
 _WINDOW_S: Final = 2.0
+#: From the return of PostgreSQL.
+_BACKLOG_S: Final = 10.0
 
 
 @dataclass
@@ -51,7 +53,7 @@ class Length:
     shipped_s: float = 10.0
 
 
-SHORT: Final = Length(2.0, 4.0, 2.0, 100.0, 3.0)
+SHORT: Final = Length(2.0, 4.0, 2.0, 100.0, 3.0, 3.0)
 
 
 @dataclass
@@ -133,7 +135,7 @@ async def _measure(length: Length, outage: str, short: bool) -> list[Figure]:
         grown = survivor.rss_bytes() - rss_before
         healed = time.monotonic()
         waiting = {each.request_id for each in run.seen if each.status == 200}
-        drained = asyncio.create_task(_drained(postgres.owner_dsn, waiting, length.after_s + length.shipped_s))
+        drained = asyncio.create_task(_drained(postgres.owner_dsn, waiting, length.after_s + _BACKLOG_S))
         await run.go(length.after_s)
         drained_s = await drained - healed
         await asyncio.sleep(length.shipped_s)
@@ -147,7 +149,7 @@ async def _measure(length: Length, outage: str, short: bool) -> list[Figure]:
         Figure(f"{outage}: p99 of the others' calls in the outage, by before", run.ratio(began, ended),
                3.0 if short else 1.1, "x"),
         Figure(f"{outage}: memory grown", grown / 2**20, 20.0, "MiB"),
-        Figure(f"{outage}: backlog gone after", drained_s, 10.0, "s"),
+        Figure(f"{outage}: backlog gone after", drained_s, _BACKLOG_S, "s"),
         Figure(f"{outage}: planted secrets in spool, state and log", in_files, 0, ""),
         Figure(f"{outage}: planted secrets in rows", in_rows, 0, ""),
     ]  # fmt: skip

@@ -8,9 +8,9 @@ import random
 import socket
 import statistics
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from math import inf
-from typing import Final, NamedTuple
+from typing import Any, Final
 
 from benchmarks import rig
 from benchmarks.load import Order
@@ -19,7 +19,7 @@ from tests.chaos.setting import Peak, server
 from tests.harness import CALL, ProxyProcess, RawClient, Wire, json_answer, post, running_proxy, scripted_upstream
 
 #: One slow client: how it ended, and after how long.
-Kind = Callable[[int], Awaitable[tuple[str, float]]]
+Kind = Callable[[int], Coroutine[None, None, tuple[str, float]]]
 
 #: What the proxy grants; short, so that a run is short. Defaults are 10, 30 and 30 s.
 _DEADLINE_S: Final = 3.0
@@ -61,32 +61,30 @@ async def _beside(
             for kind in (_slow_head, _slow_body, _slow_read):
                 many = count // 5 if kind is _slow_read else count  # of these each fills megabytes of the kernel's
                 # the same at another proxy first: slow clients take their part of the machine wherever they are
-                elsewhere = await _attacked(kind, other.port, many, load, proxy.port)
+                async with _attacked(kind, other.port, many):
+                    quiet = await asyncio.to_thread(_good, load, proxy.port)
                 peak = Peak(proxy)
-                found = await _attacked(kind, proxy.port, many, load, proxy.port)
-                peak.look()
-                beside, quiet, ends = found.p99_ms, elsewhere.p99_ms, found.ends
-                if kind is _slow_read:
-                    await asyncio.sleep(0.3)  # the log is written in batches
-                    ends = _seen_by_proxy(proxy, many)
+                async with _attacked(kind, proxy.port, many) as slow:
+                    beside = await asyncio.to_thread(_good, load, proxy.port)
+                    ends = await (_seen_by(proxy, many) if kind is _slow_read else asyncio.gather(*slow))
+                    peak.look()
                 name = getattr(kind, "__name__", "").strip("_").replace("_", " ")
                 figures += _told(f"{many} x {name}", ends, beside / quiet, ratio)
                 print(f"  {name}: memory grown by {peak.grown / many / 1024:.1f} KiB for each")
     return figures
 
 
-class _Attack(NamedTuple):
-    """What good clients saw meanwhile, and how the slow ones ended."""
-
-    p99_ms: float
-    ends: list[tuple[str, float]]
-
-
-async def _attacked(kind: Kind, port: int, many: int, load: rig.Load, good: int) -> _Attack:
-    slow = [asyncio.ensure_future(kind(port)) for _ in range(many)]
-    await asyncio.sleep(_FILLED_S if kind is _slow_read else 0.5)
-    p99_ms = await asyncio.to_thread(_good, load, good)
-    return _Attack(p99_ms, await asyncio.gather(*slow))
+@contextlib.asynccontextmanager
+async def _attacked(kind: Kind, port: int, many: int) -> AsyncIterator[list[asyncio.Task[tuple[str, float]]]]:
+    """While so many are slow; those that still are at the end go away."""
+    slow = [asyncio.create_task(kind(port)) for _ in range(many)]
+    try:
+        await asyncio.sleep(_FILLED_S if kind is _slow_read else 0.5)
+        yield slow
+    finally:
+        for each in slow:
+            each.cancel()
+        await asyncio.gather(*slow, return_exceptions=True)
 
 
 def _told(name: str, ends: list[tuple[str, float]], slower: float, ratio: float) -> list[Figure]:
@@ -125,8 +123,11 @@ async def _slow_head(port: int) -> tuple[str, float]:
 async def _slow_body(port: int) -> tuple[str, float]:
     """A body that stops in the middle."""
     client = await RawClient.connect(port)
-    await client.send(post()[: -len(CALL)] + CALL[:3])
-    return await _ended(client)
+    try:
+        await client.send(post()[: -len(CALL)] + CALL[:3])
+        return await _ended(client)
+    finally:
+        await client.close()
 
 
 async def _slow_read(port: int) -> tuple[str, float]:
@@ -137,13 +138,16 @@ async def _slow_read(port: int) -> tuple[str, float]:
         sock.setblocking(False)
         await loop.sock_connect(sock, ("127.0.0.1", port))
         await loop.sock_sendall(sock, post(body=CALL.replace(b"echo", b"much")))
-        await asyncio.sleep(_STALLED_S + _FILLING_S)
+        await asyncio.sleep(inf)
     return "", inf
 
 
-def _seen_by_proxy(proxy: ProxyProcess, count: int) -> list[tuple[str, float]]:
+async def _seen_by(proxy: ProxyProcess, count: int) -> list[tuple[str, float]]:
     """The same of those that did not read: to them the end shows only when they do."""
-    lines = [line for line in proxy.lines if line.get("event") == "request" and line.get("target") == "much"]
+    until, lines = time.monotonic() + _STALLED_S + _FILLING_S, list[dict[str, Any]]()
+    while len(lines) < count and time.monotonic() < until:
+        await asyncio.sleep(0.3)  # the log is written in batches
+        lines = [line for line in proxy.lines if line.get("event") == "request" and line.get("target") == "much"]
     ends = [("cut" if line["bytes_out"] < _MUCH else "", line["duration_ms"] / 1000) for line in lines]
     return ends + [("", inf)] * (count - len(ends))
 
@@ -152,11 +156,15 @@ async def _dribble(port: int, text: bytes) -> tuple[str, float]:
     client = await RawClient.connect(port)
     await client.send(text)
     ending = asyncio.create_task(_ended(client))
-    while not ending.done():
-        with contextlib.suppress(ConnectionError):
-            await client.send(b"a")
-        await asyncio.wait([ending], timeout=random.uniform(0.3, 0.7))
-    return ending.result()
+    try:
+        while not ending.done():
+            with contextlib.suppress(ConnectionError):
+                await client.send(b"a")
+            await asyncio.wait([ending], timeout=random.uniform(0.3, 0.7))
+        return ending.result()
+    finally:
+        ending.cancel()
+        await client.close()
 
 
 async def _ended(client: RawClient) -> tuple[str, float]:
@@ -167,5 +175,4 @@ async def _ended(client: RawClient) -> tuple[str, float]:
     except (ConnectionError, asyncio.IncompleteReadError, TimeoutError):
         status = 0
     seconds = time.monotonic() - before
-    await client.close()
     return "408" if status == 408 else "", seconds
