@@ -61,6 +61,8 @@ def _verify(paths: Sequence[Path], keys: Mapping[str, Verifies], report: Report)
         strange += found
         for tenant, count in without.items():
             unchained[tenant] = unchained.get(tenant, 0) + count
+    if not (trail.strands or trail.scattered or unchained or strange):
+        raise Misuse("nothing was verified: a file holds neither rows nor heads")
     newest = max((head.last_us for head in heads), default=_NEVER_US)
     trail.report(report, newest - _SETTLED_US)
     for finding in (*orphans(heads), *unended(heads, newest - _SETTLED_US)):

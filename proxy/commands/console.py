@@ -20,8 +20,15 @@ DONE: Final = 0
 MISUSED: Final = 2
 #: Bytes of a file to import: the settings of a client that was used for years are a few MiB.
 _LARGEST: Final = 32 << 20
-#: Characters of a name from somewhere else that are shown.
+#: Characters of a name from somewhere else that are shown, and of a sentence.
 _LONGEST_NAME: Final = 64
+_LONGEST_SENTENCE: Final = 400
+
+
+class Sentence(str):
+    """Words of ours in a table, that people have to read to their end."""
+
+    __slots__ = ()
 
 
 class Misuse(Exception):
@@ -80,10 +87,14 @@ def _cell(value: object) -> str:
         return value.astimezone().isoformat(" ", "minutes")
     if isinstance(value, list | tuple):
         return printable(" ".join(map(str, value))) or "-"
-    return "-" if value is None else printable(str(value))
+    return (
+        "-"
+        if value is None
+        else printable(str(value), _LONGEST_SENTENCE if isinstance(value, Sentence) else _LONGEST_NAME)
+    )
 
 
-def printable(text: str) -> str:
+def printable(text: str, most: int = _LONGEST_NAME) -> str:
     """Text from somewhere else, without what a terminal would obey, and not longer than a name should be."""
     shown = "".join(character if character.isprintable() else "?" for character in text)
-    return shown if len(shown) <= _LONGEST_NAME else f"{shown[: _LONGEST_NAME - 3]}..."
+    return shown if len(shown) <= most else f"{shown[: most - 3]}..."

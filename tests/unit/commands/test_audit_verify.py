@@ -7,9 +7,10 @@ from datetime import timedelta
 
 import pytest
 
+from proxy.audit.signing import Signer
 from proxy.audit.verify import Trail
 from proxy.commands import audit_source, audit_verify
-from tests.unit.audit.trails import ACME, ZETA, record, trail_of
+from tests.unit.audit.trails import ACME, SIGNER, ZETA, record, trail_of
 from tests.unit.commands.auditor import DAY, Auditor, auditor
 from tests.unit.commands.conftest import waited
 from tests.unit.store.engine import owner_dsn
@@ -254,3 +255,18 @@ def test_a_segment_is_not_in_use_when_its_day_is_over(auditor: Auditor, monkeypa
     waited(lambda: add_signed(owner_dsn(auditor.database), [replace(head, is_final=False)]))
     monkeypatch.setattr(audit_verify, "_SETTLED", timedelta(days=-2))
     assert ("unended", ZETA, 3) in told(auditor.verified(*DAY))
+
+
+def test_a_finding_is_read_to_its_end(auditor: Auditor) -> None:
+    """Which key was not given stands behind much else."""
+    other = auditor.write_key().with_name("other.pem")
+    other.write_text(Signer(b"11" * 32).public.pem())
+    code, out, _ = auditor.run("verify", *DAY, "--key", str(other))
+    assert code == 1
+    assert f"(the public key {SIGNER.key_id} was not given)" in out
+
+
+def test_nothing_is_not_called_complete(auditor: Auditor) -> None:
+    """Of a time without rows nobody knows whether there were any."""
+    code, _, err = auditor.run("verify", "--since", "2026-10-01", "--until", "2026-10-02")
+    assert (code, "complete" in err, "gone" in err) == (0, False, True)
