@@ -43,7 +43,7 @@ _BOUNDS: Final = {
 }  # fmt: skip
 #: Calls before somebody else fills the disk: two segments and a bit.
 _BEFORE: Final = 400
-_MEMORY: Final = "128KiB"
+_MEMORY_KIB: Final = 128
 _AT_ONCE: Final = 8
 #: So many calls fill any of it three times over.
 _MOST_CALLS: Final = 6_000
@@ -63,7 +63,6 @@ class Run:
     alerts: list[str] = field(default_factory=list)
     shares: list[float] = field(default_factory=list)
     """How full the spool is said to be: at first, when it is full, in the end."""
-    error: str = ""
     in_memory: int = 0
     dropped: float = 0.0
     """As the metrics say."""
@@ -98,7 +97,7 @@ async def _measure(disks: Sequence[str]) -> list[Figure]:
 
 def _settings(dsn: str, port: int, state: str, people: Mapping[str, Someone], bound: dict[str, str]) -> dict[str, Any]:
     tenants = {f"t-{each.tenant}": grade for grade, each in people.items()}
-    record = {"tenants": tenants, "spool": {**bound, "memory": _MEMORY}}
+    record = {"tenants": tenants, "spool": {**bound, "memory": f"{_MEMORY_KIB}KiB"}}
     return {**config(dsn, port, state), "servers": {"up": server(port)}, **QUIET, "record": record,
             "alerts": {"interval": "500ms"}}  # fmt: skip
 
@@ -254,6 +253,7 @@ def _compared(disk: str, run: Run, rows: Mapping[str, Rows]) -> list[Figure]:
         Figure(f"disk of 1 MiB, {disk}: rows that are there twice", doubled, 0, ""),
         Figure(f"disk of 1 MiB, {disk}: calls neither in rows nor counted", unaccounted, 0, ""),
         Figure(f"disk of 1 MiB, {disk}: counts in rows, less those of the metrics", abs(summed - run.dropped), 0, ""),
+        Figure(f"disk of 1 MiB, {disk}: waited in memory", run.in_memory / (1 << 10), 2 * _MEMORY_KIB, "KiB"),
         Figure(f"disk of 1 MiB, {disk}: nothing was counted", not rows["usage"].summed, 0, ""),
         Figure(f"disk of 1 MiB, {disk}: alerts at 50 and 80 % that did not come", 2 - len(run.alerts), 0, ""),
         Figure(f"disk of 1 MiB, {disk}: PostgreSQL back until strict calls are served", run.serves_after_s, 5, "s"),

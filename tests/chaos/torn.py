@@ -2,7 +2,8 @@
 
 A proxy is killed under load while its PostgreSQL is away. What it left is copied again and again; each copy is damaged
 at another place, as a crash of the host or a bad disk would, and taken over: by the code that takes over journals, many
-times, and by whole proxies with a database of their own, a few times.
+times, and by whole proxies with a database of their own, a few times. Before that, a process that does nothing but
+record is killed, again and again.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from proxy.spool import adoption, checkpoint, layout, segment
 from proxy.spool.kinds import fields_of, is_row
 from tests.chaos.calling import QUIET, Caller, Seen
 from tests.chaos.setting import server
+from tests.chaos.spool_writer import kills
 from tests.harness import ProxyProcess, Wire, json_answer, scripted_upstream
 from tests.proofs.known import Someone, admit, config, own_postgres, someone
 from tests.unit.store.engine import execute, login_dsn, migrated_database, owner_dsn
@@ -84,7 +86,7 @@ class Harm:
 
 def figures(short: bool) -> list[Figure]:
     """D3."""
-    return asyncio.run(_measure(short))
+    return [*kills(short), *asyncio.run(_measure(short))]
 
 
 async def _measure(short: bool) -> list[Figure]:
