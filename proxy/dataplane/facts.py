@@ -49,10 +49,9 @@ class Facts:
         self._wall = wall
         #: The second that the last moment was in, and its text up to the fraction.
         self._second, self._text = -1, ""
-        #: What requests that are alike tell of themselves, by what makes them alike.
-        self._alike: dict[tuple[object, ...], bytes] = {}
-        #: Keeps the principals, so that their identities in these keys stay theirs.
-        self._principals: dict[int, Principal] = {}
+        #: What requests that are alike tell of themselves, by what makes them alike; and their principal, so that its
+        #: identity in the key stays its own.
+        self._alike: dict[tuple[object, ...], tuple[bytes, Principal]] = {}
         #: What is told of servers.
         self._servers: dict[tuple[str, str], str] = {}
 
@@ -122,19 +121,15 @@ class Facts:
             session.upstream_id if session is not None else None, ctx.fields.get("user-agent"), id(principal),
             ctx.snapshot.generation,
         )  # fmt: skip
-        alike = self._alike.get(key)
-        if alike is None or self._principals.get(id(principal)) is not principal:
-            alike = self._tell(ctx)
-            if sum(len(part) for part in key if isinstance(part, str)) <= _MOST_CHARS:
-                self._keep(key, alike, principal)
+        found = self._alike.get(key)
+        if found is not None:
+            return found[0]
+        alike = self._tell(ctx)
+        if sum(len(part) for part in key if isinstance(part, str)) <= _MOST_CHARS:
+            if len(self._alike) >= _MOST_KEPT:
+                self._alike.clear()
+            self._alike[key] = alike, principal
         return alike
-
-    def _keep(self, key: tuple[object, ...], alike: bytes, principal: Principal) -> None:
-        if len(self._alike) >= _MOST_KEPT:
-            self._alike.clear()
-            self._principals.clear()
-        self._alike[key] = alike
-        self._principals[id(principal)] = principal
 
     def _tell(self, ctx: RequestContext) -> bytes:
         """What requests that are alike have in common, without braces."""

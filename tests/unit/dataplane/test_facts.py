@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import orjson
@@ -217,6 +218,19 @@ def test_requests_that_are_alike_but_for_one_thing_are_not_told_alike() -> None:
     lines = [orjson.loads(line) for line in desk.lines.written]
     told = [(line["path"], line["revision"], line["client"], line["principal"]) for line in lines]
     assert len(set(told)) == len(told) == 5
+
+
+@given(st.lists(st.integers(0, 4_000_000_000_000_000), min_size=1, max_size=5))
+def test_a_record_tells_its_moment_to_the_microsecond(moments_us: list[int]) -> None:
+    """Also when the clock is set back; at the limit of what a float can tell, one microsecond less."""
+    now = 0.0
+    facts = Facts("", lambda: now)
+    for moment_us in moments_us:
+        now = moment_us / 1e6
+        told = orjson.loads(facts.ending(answered(Desk()), "ok", 0.1, b'"id":null'))["timestamp"]
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", told)
+        began = datetime(1970, 1, 1, tzinfo=UTC)
+        assert (datetime.fromisoformat(told) - began) // timedelta(microseconds=1) - moment_us in (-1, 0)
 
 
 def test_what_is_kept_of_requests_has_a_bound() -> None:
