@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 import asyncpg
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Flaky
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
@@ -395,6 +395,7 @@ class Isolation(RuleBasedStateMachine):
 def run(length: Length) -> Findings:
     """Run the machine until it has made so many steps, or has found a foreign row."""
     found = Findings()
+    phases = [Phase.generate] if length.hole else [Phase.generate, Phase.shrink]  # a hole of ours is known
     with asyncio.Runner() as runner:
         world = World(runner.get_loop(), found)
         Isolation.world = world
@@ -411,6 +412,7 @@ def run(length: Length) -> Findings:
                         stateful_step_count=length.steps_each,
                         deadline=None,
                         database=None,
+                        phases=phases,
                         report_multiple_bugs=False,
                         suppress_health_check=list(HealthCheck),
                     ),
