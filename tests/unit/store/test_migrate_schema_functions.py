@@ -76,8 +76,63 @@ def percentile(ordered: list[float], share: float) -> float:
     return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
 
 
+#: What the sums of use are, in one statement: of every period but those whose sums would be to come.
+SUMS = """INSERT INTO tenant_usage (tenant_id, period_start, granularity, metric, quantity)
+    SELECT tenant_id, date_trunc(g, ts, 'UTC'), g, m,
+           sum(CASE m WHEN 'requests' THEN 1 WHEN 'bytes_in' THEN bytes_in ELSE bytes_out END)
+    FROM request_logs, unnest('{minute,hour,day,month}'::text[]) AS g,
+         unnest('{requests,bytes_in,bytes_out}'::text[]) AS m
+    WHERE date_trunc('minute', ts) < date_trunc('minute', now() - interval '1 minute') GROUP BY 1, 2, 3, 4"""
+
+
+async def sum_up(connection: Connection) -> None:
+    """The sums are those of the requests that there are."""
+    await connection.execute("DELETE FROM tenant_usage")
+    await connection.execute(SUMS)
+
+
+@pytest.mark.parametrize(
+    ("since", "until"),
+    [
+        ("now() - interval '3 days'", "now() - interval '1 day'"),
+        ("date_trunc('day', now()) - interval '3 days'", "date_trunc('day', now())"),
+        ("date_trunc('hour', now()) - interval '30 hours'", "date_trunc('minute', now()) - interval '7 minutes'"),
+        ("now() - interval '50 hours 17.5 seconds'", "now() - interval '49 hours 59 minutes 1 second'"),
+        ("now() - interval '26 hours 40 seconds'", "now() - interval '26 hours 5 seconds'"),
+        ("now() - interval '150 seconds'", "now()"),
+        ("now() - interval '4 days'", "'infinity'"),
+        ("'-infinity'", "now()"),
+        ("now()", "now() - interval '1 day'"),
+    ],
+)
+async def test_the_usage_summary_is_what_the_requests_say(seeded: Connection, since: str, until: str) -> None:
+    """From the sums, whatever the time is: whole days, parts of an hour or a minute, what is not summed up yet."""
+    await sum_up(seeded)
+    found = await answer(
+        seeded,
+        "SELECT tenant_id, requests, failed_requests, bytes_in, bytes_out"
+        f" FROM get_tenant_usage_summary({since}, {until}) WHERE requests > 0",
+    )
+    assert found == await answer(
+        seeded,
+        "SELECT tenant_id, count(*), count(*) FILTER (WHERE status_code >= 500), sum(bytes_in), sum(bytes_out)"
+        f" FROM request_logs WHERE ts >= {since} AND ts < {until} GROUP BY 1",
+    )
+
+
+async def test_the_usage_summary_needs_few_requests(seeded: Connection) -> None:
+    """Only those of the odd moments at the ends, and failures: without the others it says the same."""
+    await sum_up(seeded)
+    asked = "SELECT * FROM get_tenant_usage_summary(date_trunc('minute', now()) - interval '2 days')"
+    before = await answer(seeded, asked)
+    gone = "DELETE FROM request_logs WHERE ts < now() - interval '5 minutes' AND status_code < 500"
+    assert int((await seeded.execute(gone)).split()[1]) > 50_000
+    assert await answer(seeded, asked) == before
+
+
 async def test_the_usage_summary_is_what_the_tables_say(seeded: Connection) -> None:
     """Per tenant, those without any use included; keys count only while they are in force."""
+    await sum_up(seeded)
     await seeded.execute("UPDATE enhanced_api_keys SET not_before = now() + interval '1 hour', expires_at = NULL"
                          " WHERE id < lpad('40', 12, '0')")  # fmt: skip
     now = await seeded.fetchval("SELECT now()")
@@ -234,6 +289,7 @@ async def test_views_are_refreshed_when_their_strategy_says_so(owner: Connection
 
 async def test_a_refreshed_view_is_what_plain_sql_says(seeded: Connection) -> None:
     """Made by its owner, for whom row level security is forced, and yet complete."""
+    await sum_up(seeded)
     views = {row[0]: row[1] for row in await seeded.fetch("SELECT matviewname, definition FROM pg_matviews")}
     await seeded.execute("SET LOCAL ROLE mcp_manager_app")  # which may ask for it, and sees nothing of it
     done = await seeded.fetch("SELECT view_name, error FROM refresh_materialized_views()")
@@ -242,6 +298,13 @@ async def test_a_refreshed_view_is_what_plain_sql_says(seeded: Connection) -> No
     for name, definition in views.items():
         assert await answer(seeded, f"SELECT * FROM {name}") == await answer(seeded, definition)
         assert await seeded.fetchval(f"SELECT sum(requests) FROM {name}") > 0
+    assert await answer(seeded, "SELECT * FROM tenant_usage_daily WHERE day < date_trunc('day', now(), 'UTC')") == (
+        await answer(
+            seeded,
+            "SELECT tenant_id, date_trunc('day', ts, 'UTC'), count(*), count(*) FILTER (WHERE status_code >= 500),"
+            " sum(bytes_in), sum(bytes_out) FROM request_logs WHERE ts < date_trunc('day', now(), 'UTC') GROUP BY 1, 2",
+        )
+    )
 
 
 async def test_a_view_that_fails_does_not_keep_others_from_being_refreshed(owner: Connection) -> None:

@@ -29,7 +29,8 @@ ROWS = """
     INSERT INTO tenant_members (tenant_id, user_id) VALUES ($1, 'u' || $1);
     INSERT INTO tenant_invitations (tenant_id, email, token_hash, expires_at)
         VALUES ($1, 'a@b', sha256($1::text::bytea), now());
-    INSERT INTO tenant_usage (tenant_id, period_start, granularity, metric) VALUES ($1, now(), 'day', 'requests');
+    INSERT INTO tenant_usage (tenant_id, period_start, granularity, metric, quantity)
+        VALUES ($1, date_trunc('day', now(), 'UTC'), 'day', 'requests', 1);
     INSERT INTO mcp_servers (id, tenant_id, name, endpoint_url) VALUES ($1, $1, 'one', 'https://one.example/mcp');
     INSERT INTO server_tools (tenant_id, server_id, name) VALUES ($1, $1, 'tool');
     INSERT INTO server_resources (tenant_id, server_id, uri_template, name) VALUES ($1, $1, 'file:///a', 'a');
@@ -199,7 +200,7 @@ async def test_the_owner_of_the_tables_is_no_exception(two: Connection) -> None:
     await become(two, "owner")
     tables = await readable(two, "owner")
     seen = {table for table, column in tables.items() if await two.fetchval(f"SELECT count({column}) FROM {table}")}
-    assert seen <= {"request_logs", '"user"'}
+    assert seen <= {"request_logs", "tenant_usage", '"user"'}
 
 
 async def test_the_data_plane_reaches_no_partition_beside_its_table(two: Connection) -> None:

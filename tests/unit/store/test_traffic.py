@@ -7,9 +7,12 @@ import random
 import time
 from datetime import UTC, datetime, timedelta
 
+import asyncpg
 import pytest
 
+from proxy.background.sums import Sum
 from proxy.background.traffic import ACCURACY, bin_of, milliseconds
+from proxy.background.traffic_rows import TrafficRows
 from proxy.identity.records import SYSTEM_TENANT
 from proxy.identity.uuid7 import RecordIds
 from proxy.store import traffic
@@ -153,6 +156,9 @@ async def test_the_summaries_answer_from_rows(name: str, database: Database) -> 
         await execute(owner_dsn(name), log, now - timedelta(minutes=1), ACME, SERVER, status, duration_ms)
     async with database.tenant(ACME) as session:
         await traffic.add_servers(session, "a", [server_row()._replace(recorded_at=now)])
+        day = now.replace(hour=0, minute=0, second=0, microsecond=0)
+        used_today = (("requests", 3), ("bytes_in", 300), ("bytes_out", 30))
+        await traffic.add_usage(session, "a", 1, [Quantity(day, "day", *each) for each in used_today])
     async with database.tenant(ACME, "read") as session:
         health = (await session.fetch("/* test.ask */ SELECT * FROM get_server_health_summary()"))[0]
         asked = (await session.fetch("/* test.ask */ SELECT * FROM get_request_performance_summary()"))[0]
@@ -169,3 +175,45 @@ async def test_the_summaries_answer_from_rows(name: str, database: Database) -> 
     await execute(owner_dsn(name), "SELECT refresh_materialized_views()")
     assert await rows(name, "SELECT requests, failed_requests FROM server_performance_hourly") == [(3, 1)]
     assert await rows(name, "SELECT requests, bytes_out FROM tenant_usage_daily") == [(3, 30)]
+
+
+async def test_sums_of_real_traffic_say_what_its_requests_say(name: str, database: Database) -> None:
+    """As they are written, of three days with many gaps: asked for any time, both ways give one answer."""
+    draw = random.Random(7)
+    now = datetime.now(UTC)
+    sums = TrafficRows(database, IDS.new, "a")
+    logged, minutes = [], dict[tuple[str, int], Sum]()
+    for _ in range(3000):
+        at = now - timedelta(seconds=draw.uniform(0, 3) ** 6 * 355)
+        tenant, status, sizes = draw.choice((ACME, OTHER)), draw.choice((200, 404, 502)), (draw.randrange(9000), 7)
+        logged.append((IDS.new(), at, tenant, status, *sizes))
+        total = minutes.setdefault((tenant, int(at.timestamp()) // 60), Sum())
+        total.requests, total.errors = total.requests + 1, total.errors + (status >= 500)
+        total.bytes_in, total.bytes_out = total.bytes_in + sizes[0], total.bytes_out + sizes[1]
+    for (tenant, minute), total in minutes.items():
+        sums.add_tenant(tenant, minute, total)
+    await sums.finish()
+    assert (sums.waiting, sums.lost) == (0, 0)
+    connection = await asyncpg.connect(owner_dsn(name))
+    await connection.executemany(
+        "INSERT INTO request_logs (id, ts, tenant_id, status_code, bytes_in, bytes_out, http_method, outcome,"
+        " duration_ms) VALUES ($1, $2, $3, $4, $5, $6, 'POST', 'ok', 1)", logged,
+    )  # fmt: skip
+    told = "SELECT tenant_id, requests, failed_requests, bytes_in, bytes_out"
+    plain = "SELECT tenant_id, count(*), count(*) FILTER (WHERE status_code >= 500), sum(bytes_in), sum(bytes_out)"
+    for _ in range(60):
+        since, until = sorted(now - timedelta(seconds=draw.uniform(-1, 3) ** 6 * 355) for _ in range(2))
+        one = await connection.fetch(
+            f"{told} FROM get_tenant_usage_summary($1, $2) WHERE requests > 0 ORDER BY 1", since, until
+        )
+        other = await connection.fetch(
+            f"{plain} FROM request_logs WHERE ts >= $1 AND ts < $2 GROUP BY 1 ORDER BY 1", since, until
+        )
+        assert [tuple(row) for row in one] == [tuple(row) for row in other]
+    await connection.execute("SELECT refresh_materialized_views()")
+    one = await connection.fetch(f"{told}, day FROM tenant_usage_daily ORDER BY 1, 6")
+    other = await connection.fetch(
+        f"{plain}, date_trunc('day', ts, 'UTC') FROM request_logs GROUP BY 1, 6 ORDER BY 1, 6"
+    )
+    assert [tuple(row) for row in one] == [tuple(row) for row in other]
+    await connection.close()
