@@ -95,9 +95,9 @@ def own_key(config: Config) -> Verifier:
     from proxy.config.keyfile import AUDIT_KEY, load_or_create
 
     path = Path(config.state_dir) / AUDIT_KEY
-    if not path.exists():
-        raise Misuse(f"there is no key in {path} yet: a proxy that records makes one when it starts")
     try:
+        if not path.exists():
+            raise Misuse(f"there is no key in {path} yet: a proxy that records makes one when it starts")
         return Signer(load_or_create(path)).public
     except (OSError, BadKey) as error:
         raise Misuse(str(error)) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -80,3 +81,18 @@ def test_without_a_database_there_is_nothing_to_search(auditor: Auditor) -> None
     assert "no 'postgres'" in auditor.refused("search")
     assert "no 'postgres'" in auditor.refused("verify")
     assert "no 'postgres'" in auditor.refused("export")
+
+
+def test_a_key_of_somebody_else_is_misuse(auditor: Auditor) -> None:
+    """Whoever may not look into the directory of the proxy is told so; the code of `verify` must not be 1."""
+
+    there = Path.exists
+
+    def exists(path: Path) -> bool:
+        if path.name == AUDIT_KEY:
+            raise PermissionError(13, "Permission denied", str(path))
+        return there(path)
+
+    auditor.monkeypatch.setattr(Path, "exists", exists)
+    for command in ("key", "verify"):
+        assert "Permission denied" in auditor.refused(command)
