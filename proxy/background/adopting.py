@@ -77,7 +77,8 @@ class Adopting:
         done, _ = await asyncio.wait((self._running,), timeout=within_s)
         if not done:
             return None
-        found, self._running = self._running.result(), None
+        ended, self._running = self._running, None
+        found = ended.result()
         if found.adopted is None:
             self._looked_at = self._clock()
         if found.error is not None and found.path is not None:

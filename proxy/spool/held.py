@@ -91,10 +91,10 @@ def is_held(path: Path) -> bool:
 
 def _sweep(spool: Path, before: float) -> None:
     """Delete what a crash left of journals that were being made or removed. What is younger than `before` (seconds
-    since 1970) may be somebody's who is about to hold it. Raises OSError."""
+    since 1970) may be somebody's who is about to hold it. What cannot be deleted stays."""
     for path in (*spool.glob(".new-*"), *spool.glob(".gone-*")):
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             held = take(path) if path.stat().st_mtime < before else None
             if held is not None:
-                shutil.rmtree(path)
+                shutil.rmtree(path, ignore_errors=True)
                 held.release()

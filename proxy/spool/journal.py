@@ -62,7 +62,6 @@ class Journal:
         self._steps, self._day = 0, int(wall() // _DAY_S)
         #: Whether records go to the disk; False: something waits that has to go first, or there is no room.
         self._flows = False
-        self._refusals = 0  # mark up to which they are written
         #: Bytes of the spool, as of the last look; records that were written; beginnings that were refused.
         self.size = self.written = self.refused = 0
         #: Records that were counted instead of kept.
@@ -91,8 +90,7 @@ class Journal:
         return self._end_slowly(key, record, grade)
 
     def append(self, record: bytes, grade: Grade, tenant: str) -> bool:
-        """A request of a tenant (its id, or '') was refused, which begins and ends nothing. False: there is no room for
-        it, and it was counted, whatever its grade."""
+        """A request of a tenant (its id, or '') was refused. False: counted, for lack of room, whatever its grade."""
         if self._writer.mark < self._refusals and (self._writer.write(record) or self._written_slowly(record)):
             self.written += 1
             return True
@@ -221,13 +219,15 @@ class Journal:
             await self._resume()
 
     async def _look(self) -> None:
-        self._seen(self._writer.mark, *await self._groups.aside(partial(layout.measured, self._spool)))
+        self._writer.replace_deleted()
+        with suppress(OSError):  # then it is as full as it was
+            self._seen(self._writer.mark, *await self._groups.aside(partial(layout.measured, self._spool)))
 
     def _seen(self, mark: int, size: int, disk: int) -> None:
         """The spool has so many bytes, our own were `mark` or more in all; the disk has room for so many."""
         self.size, self._bounds = size, self._asked.on(disk)
         self._writer.bound = mark + self._bounds.total - self._bounds.reserve - size
-        self._refusals = mark + self._bounds.refusals - size
+        self._refusals = mark + self._bounds.refusals - size  # mark up to which they are written
         if self._flows:
             self._writer.open_gate()
 

@@ -50,9 +50,14 @@ def journals(spool: Path) -> list[Path]:
 
 
 def bytes_of(spool: Path) -> int:
-    """Bytes of all segments of all journals, and of the quarantine."""
-    paths = [segment_path(journal, number) for journal in journals(spool) for number in segments(journal)]
-    return sum(size_of(path) for path in (*paths, spool / QUARANTINE))
+    """Bytes of all segments of all journals that can be looked at, and of the quarantine. Raises OSError."""
+    return sum(map(_bytes_in, journals(spool))) + size_of(spool / QUARANTINE)
+
+
+def _bytes_in(journal: Path) -> int:
+    with suppress(OSError):  # one that cannot be read is no reason to write none
+        return sum(size_of(segment_path(journal, number)) for number in segments(journal))
+    return 0
 
 
 def measured(spool: Path) -> tuple[int, int]:

@@ -134,6 +134,12 @@ class Writer:
         if self.error and not self.fresh:
             self.roll()
 
+    def replace_deleted(self) -> None:
+        """If somebody has deleted the segment, what is in it is lost; begin a new one, or write nothing any more."""
+        if self._fd >= 0 and not os.fstat(self._fd).st_nlink and not self.roll():
+            self._retire()
+            self.until = 0
+
     def _take_back(self, error: str) -> None:
         """Cut off what a write that failed may have left; a file that cannot be cut is written no more."""
         self.error = error

@@ -113,6 +113,24 @@ async def test_one_whose_lock_cannot_be_had_is_no_use_either(
     assert found.path == good
 
 
+async def test_a_bug_is_told_once_and_does_not_end_the_looking(
+    bench: tuple[Adopting, Spoken, Time], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it was about is tried again."""
+
+    def broken(path: Path, rest: Any) -> Adopted | None:
+        raise ValueError("a bug")
+
+    path = journal(tmp_path, call(1))
+    with monkeypatch.context() as patched:
+        patched.setattr(adopting, "adopt", broken)
+        with pytest.raises(ValueError, match="a bug"):
+            await bench[0].next(LONG_S)
+    found = await bench[0].next(LONG_S)
+    assert found is not None
+    assert found.path == path
+
+
 async def test_at_the_end_others_can_have_it(
     bench: tuple[Adopting, Spoken, Time], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

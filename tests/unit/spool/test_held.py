@@ -113,3 +113,12 @@ def test_what_a_crash_left_half_made_is_swept_and_nothing_else(tmp_path: Path) -
     assert sorted(os.listdir(tmp_path)) == [".new-alive", ".new-young", journal.path.name]
     alive.release()
     journal.release()
+
+
+def test_rubbish_that_cannot_be_swept_keeps_nobody_from_starting(tmp_path: Path) -> None:
+    """It stays where it is."""
+    (tmp_path / ".gone-file").touch()
+    os.utime(tmp_path / ".gone-file", (NOON - 3600, NOON - 3600))
+    journal = held.make(tmp_path, Wall())
+    assert (tmp_path / ".gone-file").exists()
+    journal.release()

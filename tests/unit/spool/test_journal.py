@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import tempfile
 import threading
 from collections.abc import AsyncIterator
@@ -474,6 +475,25 @@ async def test_a_record_too_large_to_be_read_back_is_refused_and_stops_nothing(m
     assert not mine.end(key_of(1), vast, "strict")
     await mine.sync()
     assert mine.takes("strict")
+
+
+async def test_a_segment_that_somebody_deletes_costs_no_more_than_what_was_in_it(mine: Journal) -> None:
+    """What comes later is not written into a file that nobody can find."""
+    assert mine.begin(key_of(1), intent(1), "strict")
+    layout.segment_path(mine.path, 1).unlink()
+    await step_until_looked(mine)
+    assert mine.begin(key_of(2), intent(2), "strict")
+    assert await mine.durable()
+    assert rows(mine) == [intent(2)]
+
+
+async def test_in_a_spool_that_somebody_deletes_nothing_seems_to_be_kept(mine: Journal) -> None:
+    """It is a disk that takes nothing; each step goes on as before."""
+    shutil.rmtree(mine.path.parent)
+    await step_until_looked(mine)
+    assert not mine.begin(key_of(1), intent(1), "strict")
+    assert mine.begin(key_of(2), intent(2), "standard")
+    assert (mine.numbers().error, mine.numbers().failing, len(mine._ring)) == ("ENOENT", True, 1)
 
 
 # --- syncs that fail ----------------------------------------------------------------------------------------------

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from pathlib import Path
+
+import pytest
 
 from proxy.spool import layout
 
@@ -35,6 +39,24 @@ def test_a_spool_is_measured_with_its_disk(tmp_path: Path) -> None:
     (tmp_path / layout.QUARANTINE).write_bytes(bytes(5))
     size, disk = layout.measured(tmp_path)
     assert size == 5 < disk <= shutil.disk_usage(tmp_path).total
+
+
+def test_a_journal_that_cannot_be_read_keeps_nobody_from_measuring_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or no process could start beside it."""
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        layout.segment_path(tmp_path / name, 1).write_bytes(b"12345")
+    listed = os.listdir
+
+    def listdir(path: Path) -> list[str]:
+        if path.name == "a":
+            raise OSError(errno.EIO, "Input/output error")
+        return listed(path)
+
+    monkeypatch.setattr(layout.os, "listdir", listdir)
+    assert layout.measured(tmp_path)[0] == 5
 
 
 def test_segments_are_removed_up_to_a_number(tmp_path: Path) -> None:
