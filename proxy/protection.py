@@ -24,7 +24,7 @@ from proxy.background.overload import STEP_S as LOAD_S
 from proxy.background.overload import OverloadWatch
 from proxy.background.pool_sizing import PoolSizing
 from proxy.dataplane.retries import RetryBudget
-from proxy.dataplane.shedding import NOBODY, Load
+from proxy.dataplane.shedding import NOBODY, Load, refuse_waiting
 from proxy.protection_metrics import families, pool_families
 
 if TYPE_CHECKING:
@@ -139,6 +139,8 @@ class Protection:
             beat()
             self._watch.step()
             listener.relieve()
+            queues = (server.queue for server in self._live.snapshot.upstreams.values())
+            refuse_waiting(self.load, (queue for queue in queues if queue is not None))
 
         yield "load", LOAD_S, load, 0.0
         yield "health checks", CHECKS_S, self._checks.step, 0.1

@@ -12,7 +12,7 @@ Memory, in shares of the limit:
 
     85 %   shrink: idle connections end after a second, connections get smaller buffers, free memory goes back
     92 %   each answer is the last one on its connection
-    95 %   new requests are refused whatever their class, and with them the largest uploads that are still arriving
+    95 %   new requests are refused whatever their class, and with them the largest that still arrive or wait in queues
     98 %   new connections are refused
 
 A level ends a little below its threshold. Between two looks gates read no more of bodies than `Load.room`, so that no

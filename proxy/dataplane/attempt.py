@@ -172,7 +172,7 @@ def _check_window(ctx: RequestContext, upstream: Upstream, taken: RequestQueue) 
 async def _wait(ctx: RequestContext, queue: RequestQueue, patience_s: float, parts: Parts) -> None:
     tenant, began = ctx.principal.tenant, parts.clock()
     try:
-        await queue.enter(tenant, parts.weight_of(tenant), ctx.priority, patience_s)
+        await queue.enter(tenant, parts.weight_of(tenant), ctx.priority, patience_s, len(ctx.body or b""))
     finally:
         ctx.queued_s += parts.clock() - began
 

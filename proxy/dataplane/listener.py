@@ -185,13 +185,13 @@ class Listener:
 
         A body that is passed on while it arrives holds next to nothing, and its request is no longer new.
         """
-        excess = self.load.excess
+        load = self.load
         gathering = [gate for gate in self._arriving() if gate.gathers]
         for gate in sorted(gathering, key=lambda gate: gate.arrived, reverse=True):
-            if excess <= 0:
+            if load.excess <= 0:
                 break
-            excess -= gate.arrived
-            gate.fail_body(refusal(self.load))
+            load.excess -= gate.arrived
+            gate.fail_body(refusal(load))
 
     def _hurry_idle(self, seconds: float) -> None:
         """Idle connections end within `seconds`."""

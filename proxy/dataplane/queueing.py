@@ -17,9 +17,10 @@ from proxy.dataplane.turns import Turns, Waiter
 from proxy.errors import QueueFull, QueueTimeout, retry_after
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from proxy.config.resilience import Queue
+    from proxy.errors import Refusal
 
 _CLASSES: Final = 3
 #: Every so many slots one goes to the class that has had none for longest.
@@ -39,8 +40,8 @@ _TIMER_S: Final = 0.005
 class RequestQueue:
     """One server's slots, and those who wait for them. The public attributes are for records; only `resize` sets any.
 
-    Of those who came, each is counted once: `admitted`, `rejected` (QueueFull), `expired` (QueueTimeout) or `abandoned`
-    (left by itself).
+    Of those who came, each is counted once: `admitted`, `rejected` (QueueFull, or sent away), `expired` (QueueTimeout)
+    or `abandoned` (left by itself).
     """
 
     __slots__ = (
@@ -88,15 +89,17 @@ class RequestQueue:
         self.admitted += 1
         return True
 
-    async def enter(self, tenant: str, weight: float, priority: int, patience_s: float) -> None:
-        """Take a slot, in turn. `priority`: 0 high, 1 normal, 2 low; `patience_s`: how long it is worth waiting.
+    async def enter(self, tenant: str, weight: float, priority: int, patience_s: float, size: int = 0) -> None:
+        """Take a slot, in turn. `priority`: 0 high, 1 normal, 2 low; `patience_s`: how long it is worth waiting;
+        `size`: bytes that are held meanwhile.
 
-        Raises QueueFull or QueueTimeout, with `Retry-After` in whole seconds, at least 1.
+        Raises QueueFull or QueueTimeout, with `Retry-After` in whole seconds, at least 1; and what `send_away` gives.
         """
         if self.try_enter():
             return
         weight = min(max(_LEAST_WEIGHT, weight), _MOST_WEIGHT)
         waiter = self._join(tenant, weight, priority, patience_s)
+        waiter.size = size
         try:
             refusal = await waiter.future
         except asyncio.CancelledError:
@@ -183,6 +186,16 @@ class RequestQueue:
         if not waiter.future.done():
             waiter.future.set_result(QueueFull("another has its place", headers=retry_after(min(wait_s, _LONGEST_S))))
         return True
+
+    def waiting(self) -> Iterator[Waiter]:
+        """Everyone who waits."""
+        return (waiter for each in self._classes for waiter in each.waiting)
+
+    def send_away(self, waiter: Waiter, refusal: Refusal) -> None:
+        """End the wait of one of those who wait."""
+        self._remove(waiter)
+        if not waiter.future.done():
+            waiter.future.set_result(refusal)
 
     def _remove(self, waiter: Waiter) -> None:
         waiter.turns.remove(waiter)

@@ -23,6 +23,7 @@ from proxy.errors import (
     QueueFull,
     QueueTimeout,
     Refusal,
+    Shed,
     UnderMaintenance,
     UpstreamFailed,
 )
@@ -37,7 +38,9 @@ if TYPE_CHECKING:
     from proxy.mcp.envelope import Message
 
 #: Nothing was sent.
-UNSENT: Final = (CircuitOpen, ConnectFailed, PoolExhausted, QueueFull, UnderMaintenance)
+UNSENT: Final = (CircuitOpen, ConnectFailed, PoolExhausted, QueueFull, Shed, UnderMaintenance)
+#: It has waited as long as it may, or what it holds is needed.
+_FINAL: Final = (QueueTimeout, Shed)
 #: They change what a session is told, so the first time counts.
 _SUBSCRIBING: Final = frozenset(("resources/subscribe", "resources/unsubscribe"))
 #: Methods that only read and whose answer ends.
@@ -103,9 +106,7 @@ def may_follow(ctx: RequestContext, failure: Refusal, sent: int, retry: Retry) -
 
     `sent`: how often the request may have left already, this time included.
     """
-    if (
-        ctx.first_byte_at or ctx.exchange.started or isinstance(failure, QueueTimeout)
-    ):  # it has waited as long as it may
+    if ctx.first_byte_at or ctx.exchange.started or isinstance(failure, _FINAL):
         return False
     if isinstance(failure, UNSENT):
         return True

@@ -7,10 +7,15 @@ nothing and decides no level.
 from __future__ import annotations
 
 from math import inf
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from proxy.errors import Shed
 from proxy.limits.costs import EXEMPT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from proxy.dataplane.queueing import RequestQueue
 
 #: `Load.refused_from` when everyone is served, and when nobody is. Classes: 0 high, 1 normal, 2 low.
 NOBODY: Final = 3
@@ -36,7 +41,7 @@ class Load:
         self.refusing = False
         #: Bytes of bodies that may still be read until the next look at the memory; counted down by the gates.
         self.room = inf
-        #: Bytes to be freed for the memory to be well again.
+        #: Bytes to be freed for the memory to be well again; counted down until the next look as requests are refused.
         self.excess = 0
         #: Longest delay of the loop in the last second; memory used and allowed, 0 when nobody watches it.
         self.lag_s = 0.0
@@ -52,6 +57,19 @@ def check_load(load: Load, priority: int, method: str) -> None:
     if priority >= load.refused_from and method not in EXEMPT:
         load.shed[priority] += 1
         raise refusal(load)
+
+
+def refuse_waiting(load: Load, queues: Iterable[RequestQueue]) -> None:
+    """When nobody is served: refuse the largest requests that wait for their server, of which nothing was sent, until
+    what they hold is enough."""
+    if load.refused_from != EVERYONE or load.excess <= 0:
+        return
+    waiting = [(waiter, queue) for queue in queues if queue.pending for waiter in queue.waiting() if waiter.size]
+    for waiter, queue in sorted(waiting, key=lambda pair: pair[0].size, reverse=True):
+        if load.excess <= 0:
+            break
+        load.excess -= waiter.size
+        queue.send_away(waiter, refusal(load))
 
 
 def refusal(load: Load) -> Shed:

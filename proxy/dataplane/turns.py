@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     import asyncio
 
-    from proxy.errors import QueueFull
+    from proxy.errors import Refusal
 
 #: So many turns of a line say how fast it goes; at so many, the older half is forgotten.
 _TELLING: Final = 8
@@ -26,14 +26,16 @@ _FADING: Final = 64
 class Waiter:
     """One request that waits. Times are those of the queue's clock, in seconds."""
 
-    __slots__ = ("ended_at", "future", "line", "since", "turns")
+    __slots__ = ("ended_at", "future", "line", "since", "size", "turns")
 
-    def __init__(self, future: asyncio.Future[QueueFull | None], since: float, turns: Turns) -> None:
+    def __init__(self, future: asyncio.Future[Refusal | None], since: float, turns: Turns) -> None:
         #: Ends with None when it got a slot, else with why it did not.
         self.future = future
         self.since = since
         self.ended_at = since
         self.turns = turns
+        #: Bytes that are held as long as it waits.
+        self.size = 0
         #: Where it stands; None once it waits no more.
         self.line: Line | None = None
 

@@ -8,6 +8,8 @@ import time
 import tracemalloc
 from collections.abc import AsyncIterator
 from math import inf
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -19,13 +21,14 @@ from proxy.dataplane.gate import Gate
 from proxy.dataplane.lane_aiohttp import AiohttpLane
 from proxy.dataplane.listener import Listener
 from proxy.dataplane.shedding import EVERYONE, NOBODY, Load
-from proxy.errors import Refusal
+from proxy.errors import Refusal, Shed
 from proxy.mcp.methods import metric_label
 from proxy.metrics import Metrics
+from proxy.protection import Protection
 from tests.chaos.stall import probing
 from tests.harness import RawClient, free_port, post, scripted_upstream
 from tests.inprocess import running_app
-from tests.unit.dataplane.fakes import Time
+from tests.unit.dataplane.fakes import Time, proxying
 
 MIB = 1 << 20
 
@@ -107,6 +110,33 @@ async def test_answers_are_the_last_on_their_connections_while_memory_is_short(f
     front.load.closing_keepalive = False
     front.listener.relieve()
     assert not await closes(other)
+
+
+async def test_while_memory_is_short_what_waits_for_servers_is_refused_with_what_arrives(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At each look; uploads that still arrive come first."""
+    async with proxying({"a": {"url": "http://127.0.0.1:9/", "queue": {"max_concurrent": 1}}}) as proxy:
+        protection = Protection(proxy.live.snapshot.config)
+        protection.begin(proxy.live, proxy.streams, cast(Any, None), lambda: 0.0)
+        monkeypatch.setattr(protection, "_watch", SimpleNamespace(step=lambda: None))
+        name, _, look, _ = next(protection.steps(front.listener, lambda: None))
+        assert name == "load"
+        front.listener.load = load = protection.load
+        queue = proxy.live.snapshot.upstreams["a"].queue
+        assert queue is not None
+        assert queue.try_enter()
+        waiting = asyncio.ensure_future(queue.enter("", 1.0, 1, 60.0, 3 * MIB))
+        client, _ = await front.uploading(2 * MIB)
+        load.refused_from, load.excess = EVERYONE, 2 * MIB
+        look()
+        assert (await client.answer())[0] == 503
+        assert queue.pending == 1
+        load.excess = MIB
+        look()
+        with pytest.raises(Shed):
+            await asyncio.wait_for(waiting, 5)
+        queue.leave()
 
 
 async def test_a_draining_process_stays_so_whatever_its_load(front: Front) -> None:

@@ -13,8 +13,9 @@ import pytest
 from proxy.config.resilience import RetryBudget
 from proxy.dataplane.forward import forward
 from proxy.dataplane.maintenance import Active
+from proxy.dataplane.shedding import EVERYONE, refuse_waiting
 from proxy.dataplane.upstream import Upstream
-from proxy.errors import CircuitOpen, QueueFull, SessionGone, UnderMaintenance, UpstreamFailed
+from proxy.errors import CircuitOpen, QueueFull, SessionGone, Shed, UnderMaintenance, UpstreamFailed
 from tests.harness import CALL, Wire, json_answer, scripted_upstream
 from tests.unit.dataplane.fakes import Client, Proxy, Request, proxying
 from tests.unit.dataplane.walking import (
@@ -268,6 +269,39 @@ async def test_a_call_that_may_have_been_made_is_not_told_as_refused_because_a_w
         with pytest.raises(UpstreamFailed):
             await in_session(proxy, "a")
         assert (len(first.seen), other.connections) == (1, 0)
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------
+
+
+async def test_when_memory_is_short_the_largest_that_wait_are_refused_and_nothing_of_them_was_sent() -> None:
+    """As many as it takes: the others wait on. Nor are they sent to another server, or counted as sent."""
+    padded = [CALL + b" " * size for size in (10, 3000, 200, 5000)]
+    async with (
+        scripted_upstream() as first,
+        scripted_upstream() as other,
+        proxying({"a": queued(first.url, max_pending=4), "b": other.url}, routes=[route("a", "b")]) as proxy,
+    ):
+        queue, load = of(proxy, "a").queue, proxy.parts.load
+        assert queue is not None
+        assert queue.try_enter()
+        tasks = []
+        for number, body in enumerate(padded, 1):
+            tasks.append(asyncio.ensure_future(send(proxy, proxy.request("/all", body=(body,)))))
+            while queue.pending < number:
+                await asyncio.sleep(0)
+        load.excess = 6000
+        refuse_waiting(load, [queue])
+        assert queue.pending == 4, "what is short is not the memory"
+        load.refused_from = EVERYONE
+        refuse_waiting(load, [queue])
+        assert (queue.pending, load.excess < 0) == (2, True)
+        refuse_waiting(load, [queue])
+        queue.leave()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [Client, Shed, Client, Shed]
+        assert (len(first.seen), other.connections) == (2, 0)
+        check_rest(proxy)
 
 
 # --- health, rests ---------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from proxy.config.resilience import Queue
 from proxy.dataplane.queueing import RequestQueue
-from proxy.errors import QueueFull, QueueTimeout
+from proxy.errors import QueueFull, QueueTimeout, Shed
 from tests.unit.dataplane.virtual_time import VirtualLoop
 
 HIGH, NORMAL, LOW = range(3)
@@ -92,6 +92,26 @@ def scene() -> Iterator[Make]:
         task.cancel()
     loop.settle()
     loop.close()
+
+
+def test_who_is_sent_away_is_told_why_and_the_others_wait_on(scene: Make) -> None:
+    """Also when it has just left by itself; each is counted once."""
+    here = scene()
+    here.come()
+    away, leaves, stays = here.come("a"), here.come("b"), here.come("c")
+    first, second, third = here.queue.waiting()
+    leaves.task.cancel()
+    for waiter in (first, second):
+        here.queue.send_away(waiter, Shed())
+    here.loop.settle()
+    with pytest.raises(Shed):
+        away.task.result()
+    assert leaves.task.cancelled()
+    assert list(here.queue.waiting()) == [third]
+    here.leave()
+    assert admitted(stays)
+    queue = here.queue
+    assert (queue.admitted, queue.rejected, queue.abandoned, queue.pending, queue.running) == (2, 1, 1, 0, 1)
 
 
 # --- slots ----------------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from proxy.errors import (
     QueueFull,
     QueueTimeout,
     Refusal,
+    Shed,
     UnderMaintenance,
     UpstreamFailed,
     UpstreamTimeout,
@@ -183,7 +184,13 @@ def test_what_was_not_sent_goes_to_the_next_server(failure: Refusal) -> None:
     assert may_follow(stream, failure, 0, Retry(attempts=1))
 
 
-@pytest.mark.parametrize("failure", [UpstreamTimeout(), QueueTimeout(), NoServer(), BodyTooLarge()])
+@pytest.mark.parametrize("failure", [QueueTimeout(), Shed()])
+def test_who_was_sent_away_while_it_waited_was_not_sent(failure: Refusal) -> None:
+    """Though nothing follows: what another server may have got stays the answer."""
+    assert not was_sent(failure)
+
+
+@pytest.mark.parametrize("failure", [UpstreamTimeout(), QueueTimeout(), Shed(), NoServer(), BodyTooLarge()])
 def test_after_other_failures_nothing_follows(failure: Refusal) -> None:
     """A deadline that was missed is missed."""
     assert not may_follow(at_rest(request("tools/list")), failure, 1, Retry(attempts=10))
