@@ -2,7 +2,8 @@
 row.
 
 Owns that no secret is shown: of what a variable, a secret file or a key for secrets gives, only that it is set. It
-reads the text of the file once more, to see where each key stands; what keys mean is not known here.
+reads the text of the file once more, to see where each key stands. What keys mean is not known here, but that a rule of
+alerts has the rest from the one that it changes.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
+from proxy.config.alerts import AlertRule, merge
 from proxy.config.fields import Model
 from proxy.config.loader import document
 from proxy.config.overrides import SETTINGS, Outcome, Override
@@ -100,7 +102,8 @@ class _Walk:
         elif isinstance(value, dict) and value:
             for name, inner in value.items():
                 # of YAML every key is text, also that of a pepper
-                yield from self._value(inner, f"{key}.{path_text((str(name),))}", node.below(str(name)), field)
+                told = merge(str(name), inner) if isinstance(inner, AlertRule) else inner
+                yield from self._value(told, f"{key}.{path_text((str(name),))}", node.below(str(name)), field)
         elif isinstance(value, tuple) and any(isinstance(item, Model) for item in value):
             for index, item in enumerate(value):
                 yield from self._value(item, f"{key}[{index}]", node.below(index), field)

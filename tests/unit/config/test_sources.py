@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from proxy.config import load
+from proxy.config.alerts import DEFAULTS
 from proxy.config.overrides import Outcome, Override, overridden
 from proxy.config.schema import keys
 from proxy.config.sources import SET, Origin, origins
@@ -27,6 +28,9 @@ listen:
   trusted_proxies: [10.0.0.0/8]
 routes:
 - {name: r, path: /r, servers: [a, {name: b, weight: 3}], when: {header: {x-y: q}}}
+alerts:
+  rules:
+    p99: {threshold: 3000}
 """
 ENV = {"TOKEN": "topsecret-from-env", "LEVEL": "warning"}
 
@@ -59,6 +63,14 @@ def test_a_value_is_shown_as_it_is_written_with_its_line(outcome: Outcome) -> No
     assert found["postgres"] == ("null", "default")
     assert found["auth.roles.viewer"] == ('["proxy","read"]', "default")
     assert found["sessions.ttl"] == ("7d", "default")
+
+
+def test_a_rule_of_alerts_shows_what_it_has_from_the_one_it_changes(outcome: Outcome) -> None:
+    """As it is in force: what the file does not say of it is the rule's that is there anyway."""
+    found = {key: (each.text, each.source) for key, each in shown(outcome).items()}
+    assert found["alerts.rules.p99.threshold"] == ("3000", "c.yaml:18")
+    assert found["alerts.rules.p99.metric"] == ("p99_ms", "default")
+    assert found["alerts.rules.p99.holds_for"] == (f"{DEFAULTS['p99'].holds_for / 60:.0f}m", "default")
 
 
 def test_of_what_may_be_secret_only_its_place_is_shown(outcome: Outcome) -> None:
