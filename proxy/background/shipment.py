@@ -145,9 +145,14 @@ class Shipment:
         """Whether something that cannot be read was passed over, and there is more behind it."""
         path = layout.segment_path(self._origin.path, self._number)
         size = await self._means.aside(partial(layout.size_of, path))
-        if not sealed or size <= self._offset:
+        if size <= self._offset:
             return False
         found = await self._means.aside(partial(segment.next_whole, path, self._offset))
+        if not sealed:  # what has no record behind it may be on its way, and has come by now if it has one
+            if found is None:
+                return False
+            if (await self._means.aside(partial(segment.read, path, self._offset, segment.HEAD))).records:
+                return True
         self._means.counts.damaged += 1
         self._means.log.error("segment damaged", segment=self._segment, offset=self._offset, next=found)
         self._offset = found if found is not None else size

@@ -218,6 +218,44 @@ async def test_damage_costs_the_records_it_hit(name: str, database: Database, tm
     }  # fmt: skip
 
 
+async def test_damage_in_the_segment_in_use_keeps_nothing_back(name: str, database: Database, tmp_path: Path) -> None:
+    """It is told from a record that is on its way by those behind it."""
+    path = journal(tmp_path, [raw(number) for number in range(4)])
+    file = layout.segment_path(path, 1)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2 + 20] ^= 1
+    file.write_bytes(bytes(content) + segment.frame(raw(9))[:30])
+    async with means_of(database, tmp_path) as means:
+        shipment = Shipment(means, Origin(path, sealed=0))
+        await shipment.open()
+        for _ in range(2):
+            assert not await shipment.ship(EVER)
+        assert (await count(owner_dsn(name), "audit_logs"), means.counts.damaged) == (3, 1)
+        with file.open("ab") as end:
+            end.write(segment.frame(raw(9))[30:])
+        assert not await shipment.ship(EVER)
+        assert (await count(owner_dsn(name), "audit_logs"), means.counts.damaged) == (4, 1)
+
+
+async def test_a_record_that_came_while_the_next_was_looked_for_is_no_damage(
+    name: str, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It and the one behind it were written since the segment was read."""
+    path = journal(tmp_path, [raw(1)])
+    file, found = layout.segment_path(path, 1), segment.next_whole
+    whole = file.read_bytes() + segment.frame(raw(2)) + segment.frame(raw(3))
+    file.write_bytes(whole[: file.stat().st_size + 30])
+
+    def next_whole(path: Path, offset: int) -> int | None:
+        file.write_bytes(whole)
+        return found(path, offset)
+
+    monkeypatch.setattr(module.segment, "next_whole", next_whole)
+    async with means_of(database, tmp_path) as means:
+        assert not await shipped(means, Origin(path, sealed=0))
+        assert (await count(owner_dsn(name), "audit_logs"), means.counts.damaged) == (3, 0)
+
+
 async def test_a_disk_that_takes_no_checkpoint_loses_the_one_before_so_that_segments_can_go(
     name: str, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
