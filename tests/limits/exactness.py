@@ -186,13 +186,13 @@ def figures(short: bool) -> list[Figure]:
     (rules, by_itself), (proxied, errors) = asyncio.run(run(length))
     under = 3 if short else 1
     stalled = short and bool(by_itself)
-    figures = [figure for rule in rules for figure in _exact(rule, under, stalled)]
+    figures = [figure for rule in rules for figure in _shown(rule, under, stalled)]
     figures.append(Figure("  decided without Redis, which was there", by_itself, _STALLED if short else 0, ""))
-    figures += [figure for rule in proxied for figure in _exact(rule, 10 if short else 1, short)]
+    figures += [figure for rule in proxied for figure in _shown(rule, 10 if short else 1, short)]
     return [*figures, Figure("  calls answered otherwise than by 200 or 429", errors, 0, "")]
 
 
-def _exact(rule: Exact, under: float, stalled: bool) -> list[Figure]:
+def _shown(rule: Exact, under: float, stalled: bool) -> list[Figure]:
     """`stalled`: the machine was so busy that Redis may have been taken to be away."""
     print(f"  {rule.name}: {rule.asked} asked, {rule.admitted} admitted of {rule.may:.1f}")
     if rule.alone:
