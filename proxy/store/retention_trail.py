@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from proxy.store.retention import Retired
 
 TABLE: Final = "audit_logs"
-#: Rows read at once, and put into words in a thread.
+#: Rows read at once, and put into words at once: less than a millisecond of the loop.
 _READ_ROWS: Final = 200
+_TOLD_ROWS: Final = 20
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -63,7 +64,11 @@ async def lines(session: Session, former: Retired) -> AsyncIterator[list[str]]:
     query = f"SELECT {_SELECTED}, encode(chain, 'hex') FROM {former.name}"  # noqa: S608 - names of our own
     await session.execute(f"/* retention.declare */ DECLARE trail NO SCROLL CURSOR FOR {query}")
     while rows := await session.fetch(f"/* retention.fetch */ FETCH {_READ_ROWS} FROM trail"):
-        yield await asyncio.to_thread(_told, rows)
+        told: list[str] = []
+        for start in range(0, len(rows), _TOLD_ROWS):
+            told += _told(rows[start : start + _TOLD_ROWS])
+            await asyncio.sleep(0)
+        yield told
     await session.execute("/* retention.close */ CLOSE trail")
 
 

@@ -77,6 +77,10 @@ async def test_rows_of_another_origin_get_a_file_of_their_own(tmp_path: Path) ->
 async def test_the_same_rows_of_a_tenant_make_the_same_file(tmp_path: Path) -> None:
     """A batch whose transaction was not committed comes again."""
     archive = Archive(tmp_path)
+    many = [str(number) for number in range(1200)]
+    archived = await archive.put_rows("t", "many", "tenant", many)
+    assert gzip.decompress((tmp_path / archived.file).read_bytes()).decode().splitlines() == many
+    assert archived.rows == 1200
     first, again = [await archive.put_rows("t", "p", "tenant", ["a", "b"]) for _ in range(2)]
     other = await archive.put_rows("t", "p", "tenant", ["a", "c"])
     assert first == again
@@ -147,6 +151,6 @@ async def test_room_is_asked_for_before_anything_is_detached(tmp_path: Path, mon
 def test_every_line_comes_back_as_it_was(lines: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
     """Whatever is in it."""
     file = module._Lines(path := tmp_path_factory.mktemp("lines") / "x")
-    file.add(lines)
+    file.add(module._text(lines))
     file.finish()
     assert gzip.decompress(path.read_bytes()).decode() == "".join(f"{line}\n" for line in lines)

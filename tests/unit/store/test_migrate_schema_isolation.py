@@ -196,7 +196,7 @@ async def test_a_forged_tenant_is_an_error(two: Connection) -> None:
 
 
 async def test_the_owner_of_the_tables_is_no_exception(two: Connection) -> None:
-    """FORCE holds for it; what it reads for the summaries is the request log alone."""
+    """FORCE holds for it; what it reads for the summaries is requests and their sums alone."""
     await become(two, "owner")
     tables = await readable(two, "owner")
     seen = {table for table, column in tables.items() if await two.fetchval(f"SELECT count({column}) FROM {table}")}

@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import asyncpg
+import orjson
 import pytest
 
 from proxy.store import retention
@@ -101,6 +102,18 @@ async def test_rows_are_deleted_some_at_a_time_the_earliest_first(here: Aged) ->
         assert not any("\n" in line for line in lines)
         assert await retention.delete(session, there, OTHER, there.until, 2) == 1
     assert await here.left() == {}
+
+
+async def test_many_rows_are_taken_at_once_each_of_them_and_in_order(here: Aged) -> None:
+    """They come as few values, so that the loop has little to do: more than one, and the last is not full."""
+    await here.requests(4, OTHER, 1234)
+    there = await extent(here, 4)
+    async with turn(here.database) as session:
+        lines = await retention.take(session, there, OTHER, there.until, 1200)
+        assert await retention.take(session, there, OTHER, there.until, 1200) != []
+        assert await retention.take(session, there, OTHER, there.until, 1200) == []
+    assert lines == sorted(lines)
+    assert len({orjson.loads(line)["id"] for line in lines}) == 1200
 
 
 async def test_json_that_was_kept_verbatim_stays_on_its_line(here: Aged) -> None:
