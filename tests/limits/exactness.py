@@ -186,10 +186,10 @@ def figures(short: bool) -> list[Figure]:
     (rules, by_itself), (proxied, errors) = asyncio.run(run(length))
     under = 3 if short else 1
     stalled = short and bool(by_itself)
-    figures = [figure for rule in rules for figure in _shown(rule, under, stalled)]
-    figures.append(Figure("  decided without Redis, which was there", by_itself, _STALLED if short else 0, ""))
-    figures += [figure for rule in proxied for figure in _shown(rule, 10 if short else 1, short)]
-    return [*figures, Figure("  calls answered otherwise than by 200 or 429", errors, 0, "")]
+    shown = [figure for rule in rules for figure in _shown(rule, under, stalled)]
+    shown.append(Figure("  decided without Redis, which was there", by_itself, _STALLED if short else 0, ""))
+    shown += [figure for rule in proxied for figure in _shown(rule, 10 if short else 1, short)]
+    return [*shown, Figure("  calls answered otherwise than by 200 or 429", errors, 0, "")]
 
 
 def _shown(rule: Exact, under: float, stalled: bool) -> list[Figure]:

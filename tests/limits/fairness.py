@@ -127,13 +127,13 @@ def _tenants(crowds: list[Crowd], told: list[Told], from_the_start: bool) -> lis
 
 def figures(short: bool) -> list[Figure]:
     """Tenants of weights 1, 1 and 2, one of which asks for twenty times its share."""
-    figures = []
+    shown = []
     for scene in asyncio.run(run(SHORT if short else Length())):
         print(f"  {scene.name}: " + ", ".join(map(str, scene.tenants)))
-        figures += [
+        shown += [
             Figure(f"{scene.name}: refused of those within their share", scene.refused_quiet, 5 if short else 0, ""),
             Figure("  furthest from what is fair", scene.off_share * 100, 30 if short else 5, "%"),
             Figure("  of the global rate, not used", (1 - scene.used) * 100, 15 if short else 5, "%"),
             Figure("  admitted over what the global rule may", max(0.0, scene.over), 0, ""),
         ]
-    return figures
+    return shown

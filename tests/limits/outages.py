@@ -211,13 +211,13 @@ async def _extra(passes: Callable[[int], Awaitable[bool]]) -> int:
 
 def figures(short: bool) -> list[Figure]:
     """Redis killed, frozen, full, read-only and flushed, and clocks that jump."""
-    figures = []
+    shown = []
     length, loose = (SHORT, 5) if short else (Length(), 1)
     for found in asyncio.run(run(length)):
         p50_ms, longest_ms = found.p50_s * 1e3, found.longest_s * 1e3
         print(f"  {found.kind}: {found.calls} calls, p50 {p50_ms:.1f} ms, longest {longest_ms:.0f} ms")
         print(f"  slower than 50 ms: {found.slow}, and {found.slow_without} of as many without limits")
-        figures += [
+        shown += [
             Figure(f"{found.kind} for {length.outage_s:g} s: neither 200 nor 429", found.errors, 0, ""),
             Figure("  slower than 50 ms, less those without limits", found.slow - found.slow_without, 5 * loose, ""),
             Figure("  admitted over burst and rate", found.over, MOST_OVER * loose, ""),
@@ -225,5 +225,5 @@ def figures(short: bool) -> list[Figure]:
             Figure("  back on Redis after", found.back_s, 2 * loose, "s"),
         ]
     for where, extra in asyncio.run(jumps()).items():
-        figures.append(Figure(f"clock of the {where} jumps by a day: admitted too much", extra, 0, ""))
-    return figures
+        shown.append(Figure(f"clock of the {where} jumps by a day: admitted too much", extra, 0, ""))
+    return shown

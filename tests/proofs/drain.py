@@ -189,7 +189,7 @@ async def _call_anew(port: int) -> bool:
 
 def figures(short: bool) -> list[Figure]:
     """SIGTERM under load, with and without a delay."""
-    figures = []
+    shown = []
     for delay_s in (0.0, 1.0):
         length = Length(clients=8, warm_s=0.5, answer_s=0.5) if short else Length()
         length.delay_s = delay_s
@@ -197,7 +197,7 @@ def figures(short: bool) -> list[Figure]:
         tell(found.notes)
         streams = length.listening + length.answering
         what = f"SIGTERM, delay {delay_s:g} s, {streams} streams, {found.calls} calls"
-        figures += [
+        shown += [
             Figure(f"{what}: failed", found.failed, 0, ""),
             Figure("  listening streams torn inside an event", found.torn, 0, ""),
             Figure("  streams that owed an answer and were cut", found.cut, 0, ""),
@@ -206,6 +206,6 @@ def figures(short: bool) -> list[Figure]:
             Figure("  exit code", found.exit_code, 0, ""),
         ]
         if delay_s:
-            figures.append(Figure("  not ready after", found.not_ready_s, 0.5, "s"))
-            figures.append(Figure("  new calls refused in the delay", not found.accepted_late, 0, ""))
-    return figures
+            shown.append(Figure("  not ready after", found.not_ready_s, 0.5, "s"))
+            shown.append(Figure("  new calls refused in the delay", not found.accepted_late, 0, ""))
+    return shown

@@ -366,12 +366,12 @@ def judge_stranger(
 
 def figures(short: bool) -> list[Figure]:
     """PostgreSQL stopped, frozen and slow, and not there at the start."""
-    length, figures = SHORT if short else Length(), []
+    length, shown = SHORT if short else Length(), []
     for kind, found in asyncio.run(run(length)).items():
         tell(found.notes[:10])
         here, there = found.slowest_ms
         print(f"  slowest call while it was {kind}: {here:.0f} ms, at the other proxy {there:.0f} ms")
-        figures += [
+        shown += [
             Figure(f"{kind} for {length.outage_s:g} s, {found.calls} calls: failed", found.failed, 0, ""),
             Figure("  p99, by that before", found.p99_ratio, 5 if short else 1.1, "x"),
             Figure("  unknown credentials are 503 after", found.noticed_s, 4, "s"),
@@ -382,7 +382,7 @@ def figures(short: bool) -> list[Figure]:
         ]
     cold = asyncio.run(start_cold())
     return [
-        *figures,
+        *shown,
         Figure("started without PostgreSQL: serves after", cold.started_s, 10, "s"),
         Figure("  known credentials refused, with a copy", cold.known_refused, 0, ""),
         Figure("  other credentials not answered 503", cold.unknown_wrong, 0, ""),

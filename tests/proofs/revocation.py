@@ -334,12 +334,12 @@ async def end_all(
 
 def figures(short: bool) -> list[Figure]:
     """Credentials that end while they are in use."""
-    figures = []
+    shown = []
     for news, found in asyncio.run(run(SHORT if short else Length())).items():
         tell(found.notes[:10])
         refused, cut = sorted(found.refused_s), sorted(found.cut_s)
         soon_s = 1 if news == "told" else 5
-        figures += [
+        shown += [
             Figure(f"{found.victims} ended, replicas {news}: refused, p99", percentile(refused, 99), soon_s, "s"),
             Figure("  refused, worst", refused[-1], 5, "s"),
             Figure(f"  {found.streams} streams and WebSockets cut, worst", cut[-1], 5, "s"),
@@ -347,4 +347,4 @@ def figures(short: bool) -> list[Figure]:
             Figure("  answered again after a refusal", found.again, 0, ""),
             Figure(f"  of {found.bystander_calls} calls of bystanders, refused", found.harmed, 0, ""),
         ]
-    return figures
+    return shown
