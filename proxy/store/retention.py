@@ -7,6 +7,7 @@ the admin plane; detaching and dropping partitions is done by two functions of t
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -213,7 +214,11 @@ async def take(session: Session, extent: Extent, tenant: str, until: datetime, m
     """The same, and the rows as lines of JSON."""
     deletion = _deletion(extent, f"RETURNING {_LINE} AS line")
     pieces = await session.fetch(_TAKEN.format(deletion, _READ_ROWS), UUID(tenant), extent.since, until, most)
-    return [line for piece in pieces for line in piece[0].split("\n")]
+    lines: list[str] = []
+    for piece in pieces:
+        lines += piece[0].split("\n")
+        await asyncio.sleep(0)
+    return lines
 
 
 #: Sorted, and many lines in one value: ten thousand objects at once would hold up the loop, and its garbage collector.
