@@ -27,8 +27,8 @@ _MOST_FILES: Final = 1000
 #: Log lines compress to a tenth; this is to be sure.
 _SHARE_NEEDED: Final = 2
 _CHUNK: Final = 1 << 20
-#: Lines that are put into one text at a time: a tenth of a millisecond.
-_PIECE: Final = 500
+#: Lines that are put into one text, and compressed, at a time.
+_PIECE: Final = 100
 
 
 class NoRoom(Exception):
