@@ -17,6 +17,11 @@ _Address = IPv4Address | IPv6Address
 
 #: Addresses that carry an IPv4 address for a translator (RFC 6052 section 2.1, RFC 8215).
 _TRANSLATED: Final = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"))
+#: Addresses that have one in other ways: IPv4-compatible (RFC 4291 section 2.5.5.1), IPv4-translated (RFC 2765).
+_EMBEDDED: Final = (IPv6Network("::/96"), IPv6Network("::ffff:0:0:0/96"))
+#: Never public, whatever `ipaddress` says of them: the machine's own service in Azure; protocol assignments, where
+#: Oracle's cloud has its metadata (RFC 6890 section 2.2.2); site-local addresses (RFC 3879).
+_SPECIAL: Final = (IPv4Network("168.63.129.16/32"), IPv4Network("192.0.0.0/24"), IPv6Network("fec0::/10"))
 _LAST_32_BITS: Final = 0xFFFFFFFF
 _THIS_MACHINE: Final = IPv4Address("127.0.0.1")
 
@@ -62,10 +67,12 @@ def _written(host: str) -> _Address | None:
 
 
 def _is_public(address: _Address) -> bool:
-    if isinstance(address, IPv6Address) and any(address in network for network in _TRANSLATED):
+    if isinstance(address, IPv6Address) and any(address in network for network in (*_TRANSLATED, *_EMBEDDED)):
         return _is_public(IPv4Address(int(address) & _LAST_32_BITS))
+    if any(address in network for network in _SPECIAL):
+        return False
     inner = (address.sixtofour or (address.teredo or (None, None))[1]) if isinstance(address, IPv6Address) else None
-    return address.is_global and not address.is_multicast and (inner is None or inner.is_global)
+    return address.is_global and not address.is_multicast and (inner is None or _is_public(inner))
 
 
 def _is_local(host: str) -> bool:

@@ -205,5 +205,6 @@ class Overload(Model):
     """Delay of the event loop that is too much."""
     lag_for: PositiveDuration = 1.0
     """How long it must last; after each such time the next class is refused as well."""
-    memory: Size | None = None
-    """What the process may use, such as 512MiB; absent: the limit of its cgroup, if it has one."""
+    memory: Annotated[Size, Field(ge=64 << 20)] | None = None
+    """What the process may use, such as 512MiB, and 64MiB at least, which it needs for itself; absent: the limit of its
+    cgroup, if it has one."""

@@ -63,7 +63,7 @@ FULL: dict[str, Any] = {
         ],
         "blocking": {"allow": ["10.0.0.0/8"], "first_block": "90s", "weights": {"flood": 7}},
     },
-    "retry_budget": {"percent": 1}, "overload": {"loop_lag": "0.123ms", "memory": "5MiB"},
+    "retry_budget": {"percent": 1}, "overload": {"loop_lag": "0.123ms", "memory": "555MiB"},
     "record": {
         "audit": "usage", "tenants": {"x": "strict"},
         "risk": {

@@ -115,6 +115,7 @@ def test_each_mistake_about_a_route_has_its_sentence(written: dict[str, Any], se
          "priorities.tiers.root: expected 'admin', 'user' or 'anonymous'"),
         ({"overload": {"loop_lag": "0"}}, "overload.loop_lag: must be longer than 0"),
         ({"overload": {"lag_for": "0"}}, "overload.lag_for: must be longer than 0"),
+        ({"overload": {"memory": 1}}, "overload.memory: must be 67108864 or more"),
         ({"flags": {"f": {"percent": -1}}}, "flags.f.percent: must be 0 or more"),
         ({"flags": {"f": {"variants": {"a": -1}}}}, "flags.f.variants.a: must be 0 or more"),
         ({"flags": {"f": {"variants": {"a": 0, "b": 0}}}}, "flags.f: one of 'variants' needs a weight above 0"),
