@@ -6,13 +6,17 @@ Owns what is wrong with heads; what they say of rows is checked by `verify.py`. 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from math import inf
 from typing import Final, Protocol
+from uuid import UUID
 
 from proxy.audit.chain import Head
 from proxy.audit.findings import Finding
 from proxy.audit.verify import Report
 
 _DAY_US: Final = 86_400_000_000
+#: Of identifiers that hold the time at which they were made.
+_VERSION: Final = 7
 
 
 class Verifies(Protocol):
@@ -53,13 +57,33 @@ def unended(heads: Iterable[Head], settled_us: int) -> Iterator[Finding]:
 
 
 def orphans(heads: Iterable[Head]) -> Iterator[Finding]:
-    """Segments that name one before them which was not ended, although there are still older ones of the tenant."""
+    """Segments that name one before them which was not ended, although it should be there."""
     known = list(heads)
     ended = {(head.tenant, head.segment) for head in known if head.is_final}
     oldest: dict[str, int] = {}
     for head in known:
         oldest[head.tenant] = min(head.last_us, oldest.get(head.tenant, head.last_us))
     for head in known:
-        is_newer = oldest[head.tenant] < head.first_us - head.first_us % _DAY_US
-        if head.previous is not None and (head.tenant, head.previous) not in ended and is_newer:
+        if (
+            head.previous is not None
+            and (head.tenant, head.previous) not in ended
+            and misses(head, oldest[head.tenant])
+        ):
             yield Finding("orphaned", head.tenant, head.segment, 0, 0, head.previous)
+
+
+def misses(head: Head, oldest_us: int) -> bool:
+    """Whether the segment that a head names should be there, when `oldest_us` (since 1970) is the end of the tenant's
+    oldest one: those of a journal are as old as each other, or a day; an act may be of years ago, and says when it
+    was."""
+    return oldest_us < head.first_us - head.first_us % _DAY_US and oldest_us <= _acted_us(head.previous or "")
+
+
+def _acted_us(segment: str) -> float:
+    """When an act was that has a segment to itself (its id tells, RFC 9562 section 5.7); endless for all others."""
+    kind, _, name = segment.partition("/")
+    try:
+        act = UUID(name) if kind == "direct" else None
+    except ValueError:
+        act = None
+    return (act.int >> 80) * 1000 if act is not None and act.version == _VERSION else inf

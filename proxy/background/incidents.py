@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import islice
@@ -23,8 +23,9 @@ from proxy.dataplane.bans import INNOCENT
 from proxy.metrics import Family
 from proxy.store.database import Unavailable
 from proxy.store.failures import write_usable
-from proxy.store.incidents import MOST_ROWS, ErrorRow, EventRow, add_errors, add_events
+from proxy.store.incidents import MOST_ROWS, ErrorRow, add_errors
 from proxy.store.observations import patient
+from proxy.store.violations import SecurityEvent, add_events
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -82,7 +83,7 @@ ERRORS: Final[Mapping[str, ErrorSeverity]] = MappingProxyType(
 class _Group:
     """What is the same within a minute: the row of the first, and how many there were."""
 
-    row: ErrorRow | EventRow
+    row: ErrorRow | SecurityEvent
     count: int = 1
     last_at: float = 0.0
 
@@ -188,9 +189,9 @@ class Incidents:
         if self._again(known):
             return
         now = self._wall()
-        row = EventRow(
-            self._ids.new(), now, known[1], known[0], severity, who[0], who[1], description, facts, who[2],
-            self._instance,
+        row = SecurityEvent(
+            self._ids.new(), now, known[0], severity, who[0], description, action="logged", details=facts,
+            tenant=known[1], instance=self._instance, principal=who[1], request_id=who[2],
         )  # fmt: skip
         self._groups[int(now) // _MINUTE_S, known] = _Group(row, 1, now)
 
@@ -217,7 +218,7 @@ class Incidents:
             return
         database = self._database
 
-        async def write(rows: Sequence[ErrorRow | EventRow]) -> None:
+        async def write(rows: Sequence[ErrorRow | SecurityEvent]) -> None:
             async with patient(database.audit()) as session:
                 await _add(session, rows)
 
@@ -232,22 +233,22 @@ class Incidents:
                     self._groups.pop(key, None)
 
 
-async def _add(session: Session, rows: Sequence[ErrorRow | EventRow]) -> None:
+async def _add(session: Session, rows: Sequence[ErrorRow | SecurityEvent]) -> None:
     errors = [row for row in rows if isinstance(row, ErrorRow)]
-    events = [row for row in rows if isinstance(row, EventRow)]
+    events = [row for row in rows if isinstance(row, SecurityEvent)]
     if errors:
         await add_errors(session, errors)
     if events:
         await add_events(session, events)
 
 
-def _row(group: _Group) -> ErrorRow | EventRow:
+def _row(group: _Group) -> ErrorRow | SecurityEvent:
     """With what is known by now."""
     facts = {"count": group.count, "last": datetime.fromtimestamp(group.last_at, UTC).isoformat()}
     row = group.row
     if isinstance(row, ErrorRow):
         return row._replace(context={**row.context, **facts})
-    return row._replace(details={**row.details, **facts})
+    return replace(row, details={**row.details, **facts})
 
 
 def _fingerprint(*parts: str) -> str:

@@ -17,7 +17,7 @@ from uuid import UUID
 from proxy.audit.chain import Head
 from proxy.audit.copied import Copied
 from proxy.audit.findings import Finding
-from proxy.audit.heads import Verifies, believed, unended
+from proxy.audit.heads import Verifies, believed, misses, unended
 from proxy.audit.signing import BadKey, public_keys
 from proxy.audit.verify import SIGNED, Place, Report, Trail
 from proxy.commands import audit_files
@@ -126,7 +126,7 @@ class Portion:
     async def _find_orphans(
         self, ours: Sequence[Head], ended: Collection[Place], keys: Mapping[str, Verifies], report: Report
     ) -> None:
-        """Tell of segments that name one before them which was not ended, although there are still older ones."""
+        """Tell of segments that name one before them which was not ended, although it should be there."""
         gone = {(head.tenant, head.previous): head for head in ours if head.previous is not None}
         gone = {place: head for place, head in gone.items() if place not in ended}
         if gone:
@@ -134,8 +134,7 @@ class Portion:
                 gone.pop((head.tenant, head.segment), None)
         oldest = await self._reader.oldest({tenant for tenant, _ in gone}) if gone else {}
         for (tenant, previous), head in sorted(gone.items()):
-            first = _EPOCH + head.first_us * _MICROSECOND
-            if oldest[tenant] < first.replace(hour=0, minute=0, second=0, microsecond=0):
+            if misses(head, _micros(oldest[tenant])):
                 report.add(Finding("orphaned", tenant, head.segment, 0, 0, previous))
 
     def _is_ours(self, kept: KeptHead) -> bool:

@@ -48,8 +48,9 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 _SELECT: Final = f"SELECT {COPIED} FROM audit_logs AS a"  # noqa: S608 - names of our own
 #: Infinite times, which Python has not and nobody signed, are as far as possible.
 _HEAD: Final = """h.tenant_id::text, h.segment, h.row_count, h.is_final, h.head,
-greatest(timestamptz '0002-01-01 00:00Z', h.first_ts) AS first_ts,
-least(timestamptz '9999-01-01 00:00Z', h.last_ts) AS last_ts, h.previous, h.key_id, h.signature"""
+greatest(timestamptz '0002-01-01 00:00Z', least(timestamptz '9999-01-01 00:00Z', h.first_ts)) AS first_ts,
+greatest(timestamptz '0002-01-01 00:00Z', least(timestamptz '9999-01-01 00:00Z', h.last_ts)) AS last_ts,
+h.previous, h.key_id, h.signature"""
 _HEADS: Final = f"""/* audit.heads */ SELECT DISTINCT ON (h.tenant_id, h.segment) {_HEAD} FROM audit_heads AS h
 WHERE h.last_ts >= $1 AND h.first_ts < $2 AND ($3::uuid IS NULL OR h.tenant_id = $3)
 ORDER BY h.tenant_id, h.segment, h.row_count DESC, h.is_final DESC"""  # noqa: S608 - columns of our own

@@ -1,9 +1,8 @@
-"""Rows of `error_logs` and `security_events` that the proxy writes about requests and about itself.
+"""Rows of `error_logs` that the proxy writes about requests and about itself.
 
-Owns the statement of errors: many rows in one round trip, added by whoever may only add. A row whose commit was lost on
-the way may be written again; its identity was made with it, so it stays one row. Texts are mended to what PostgreSQL
-takes, so that no row can hold up the others. Events are written by `violations.py`. Sessions are those of
-`Database.audit`.
+Owns the statement: many rows in one round trip, added by whoever may only add. A row whose commit was lost on the way
+may be written again; its identity was made with it, so it stays one row. Texts are mended to what PostgreSQL takes, so
+that no row can hold up the others. Sessions are those of `Database.audit`.
 """
 
 from __future__ import annotations
@@ -12,10 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from uuid import UUID
 
-from proxy.store import violations
 from proxy.store.failures import told_apart
 from proxy.store.observations import json_of, plain
-from proxy.store.violations import SecurityEvent, moment_of, tenant_of, uuid_of
+from proxy.store.violations import moment_of, tenant_of, uuid_of
 
 if TYPE_CHECKING:
     from proxy.store.pool import Session
@@ -31,7 +29,7 @@ class ErrorRow(NamedTuple):
 
     id: UUID
     at: float
-    """Seconds since 1970, like those of `EventRow`."""
+    """Seconds since 1970."""
     tenant: str
     """Id; anything else is the system tenant."""
     severity: Literal["warning", "error", "critical"]
@@ -44,22 +42,6 @@ class ErrorRow(NamedTuple):
     context: Mapping[str, Any]
     request_id: str
     """'' for none."""
-    instance: str
-
-
-class EventRow(NamedTuple):
-    """`security_events`."""
-
-    id: UUID
-    at: float
-    tenant: str
-    kind: str
-    severity: Literal["low", "medium", "high", "critical"]
-    ip: str
-    principal: str
-    description: str
-    details: Mapping[str, Any]
-    request_id: str
     instance: str
 
 
@@ -83,18 +65,6 @@ async def add_errors(session: Session, rows: Sequence[ErrorRow]) -> None:
     for start in range(0, len(values), MOST_ROWS):
         with told_apart():
             await session.execute(_ERRORS, *zip(*values[start : start + MOST_ROWS], strict=True))
-
-
-async def add_events(session: Session, rows: Sequence[EventRow]) -> None:
-    """Add events of any tenant that nothing was done about. Raises Unusable, Unavailable."""
-    events = [
-        SecurityEvent(
-            row.id, row.at, row.kind, row.severity, row.ip, row.description, action="logged", details=row.details,
-            tenant=row.tenant, instance=row.instance, principal=row.principal, request_id=row.request_id,
-        )
-        for row in rows
-    ]  # fmt: skip
-    await violations.add_events(session, events)
 
 
 def _stack(text: str) -> str | None:

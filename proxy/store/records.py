@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from uuid import UUID
 
 import asyncpg
 import orjson
 
-from proxy.audit.chain import Chains, Draft, Head
+from proxy.audit.chain import Chains, Draft, Head, Link, begin
 from proxy.audit.columns import COLUMNS, NAMES, PLACE, Unfit, Value, is_plain, line, read, tenant_of, values
 from proxy.store.failures import REFUSED, Unusable
 from proxy.store.pool import Unavailable
@@ -94,6 +95,12 @@ WHERE kind IN ('outcome', 'denied') AND http_method IS NOT NULL {{}}"""  # noqa:
 #: To look for a row that may be there costs PostgreSQL a fifth more.
 _ADD_NEW: Final = _ADD.format("_new", "", "")
 _ADD_AGAIN: Final = _ADD.format("", *["ON CONFLICT DO NOTHING"] * 2)
+#: Acts follow each other, so that each names the one before.
+_ONE_AT_A_TIME: Final = "/* records.act */ SELECT pg_advisory_xact_lock(hashtextextended('mcp-manager.audit-acts', 0))"
+_ACT_BEFORE: Final = """/* records.act_before */ SELECT h.segment FROM audit_heads AS h
+WHERE h.tenant_id = $1 AND h.is_final AND h.segment LIKE 'direct/%' AND NOT EXISTS (
+    SELECT FROM audit_heads AS n WHERE n.tenant_id = $1 AND n.previous = h.segment AND n.segment LIKE 'direct/%'
+) ORDER BY h.last_ts DESC LIMIT 1"""
 _ADD_HEADS: Final = """/* records.heads */ INSERT INTO audit_heads
     (tenant_id, segment, row_count, is_final, head, first_ts, last_ts, previous, key_id, signature)
 SELECT n.tenant_id, n.segment, n.row_count, n.is_final, n.head, timestamptz 'epoch' + n.first_us * interval '1 us',
@@ -154,10 +161,14 @@ async def add_direct(session: Session, record: Mapping[str, Any], signer: Signer
     """Add one row about an act of administration, in the transaction of the act, with a chain and a head of its own.
 
     `record` is what a spool would hold (kind, id, timestamp, tenant_id, rpc_method, target_kind, target, outcome,
-    arguments, ...); with the source 'command line' or 'system' the actor is ourselves. `session` is one of the admin
-    plane or of `Database.audit`. Raises Unfit for what no row can be made of, Unusable, Unavailable.
+    arguments, ...); with the source 'command line' or 'system' the actor is ourselves. Its head names the act before it
+    of the tenant, so that none can go unnoticed. `session` is one of the admin plane, which alone may read heads.
+    Raises Unfit for what no row can be made of, Unusable, Unavailable.
     """
-    chains = Chains(f"direct/{record.get('id')}")
+    tenant, segment = tenant_of(record), f"direct/{record.get('id')}"
+    await _execute(session, _ONE_AT_A_TIME)
+    before = await session.fetch_value(_ACT_BEFORE, UUID(tenant))
+    chains = Chains(segment, {tenant: Link(0, begin(segment, tenant), 0, 0, before)})
     draft = chains.draft()
     row = row_of(orjson.dumps(record), draft)
     chains.accept(draft)

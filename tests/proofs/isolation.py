@@ -97,6 +97,8 @@ class World:
         self._stack = AsyncExitStack()
         self.database: Database
         self.owner: asyncpg.Connection[asyncpg.Record]
+        #: Transactions at the same time ask the owner one after the other.
+        self._asking = asyncio.Lock()
         self._look = ""
         self._digests: dict[tuple[str, str], str] = {}
 
@@ -157,7 +159,8 @@ class World:
         for table in {row.table for row in rows}:
             column = {"tenants": "id", "session": '(SELECT tenant_id FROM "user" AS u WHERE u.id = t.user_id)'}
             statement = f'SELECT id::text FROM "{table}" AS t WHERE {column.get(table, "tenant_id")} <> $1'
-            others = {each for (each,) in await self.owner.fetch(statement, me.id)}
+            async with self._asking:
+                others = {each for (each,) in await self.owner.fetch(statement, me.id)}
             found += [row for row in rows if row.table == table and row.id in others]
         return found
 

@@ -23,7 +23,7 @@ from proxy.store import (
 from proxy.store.alerts import EpisodeRow
 from proxy.store.audit_search import Wanted
 from proxy.store.database import Session
-from proxy.store.incidents import ErrorRow, EventRow
+from proxy.store.incidents import ErrorRow
 from proxy.store.records import SignedHead
 from proxy.store.retention import Extent, Retired
 from proxy.store.retention_policies import Wanted as Policy
@@ -79,12 +79,6 @@ async def _tenant_id(session: Session, me: Tenant, aim: Tenant, number: int) -> 
 async def _add_errors(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
     row = ErrorRow(uuid4(), AT, aim.id, "error", "proxy", "kind", me.slug, "f", "", {"n": number}, "", INSTANCE)
     await incidents.add_errors(session, [row])
-    return []
-
-
-async def _add_incidents(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
-    row = EventRow(uuid4(), AT, aim.id, "kind", "low", "192.0.2.7", me.slug, "d", {"n": number}, "", INSTANCE)
-    await incidents.add_events(session, [row])
     return []
 
 
@@ -278,7 +272,6 @@ OPERATING: Final[dict[str, Call]] = {
     "records.add_heads": _add_heads,
     "records.add_direct": _add_direct,
     "incidents.add_errors": _add_errors,
-    "incidents.add_events": _add_incidents,
     "audit_search.search": _search,
     "audit_search.tenant_id": _tenant_id,
     "alerts.read_rules": _read_rules,

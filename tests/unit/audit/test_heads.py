@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from uuid import UUID
 
 from proxy.audit.heads import believed, orphans, unended
 from proxy.audit.signing import Signer
@@ -57,6 +58,17 @@ def test_a_segment_names_the_one_before_it() -> None:
     assert len(list(orphans([replace(first, is_final=False), later]))) == 1
     assert list(orphans([later])) == []
     assert list(orphans([later, replace(other, tenant="x")])) == []
+
+
+def test_an_act_names_the_one_before_it_however_old_that_is() -> None:
+    """It has to be there unless it is older than everything that there is: dropped, or of a time that nobody asked."""
+    weeks_later = {"first_us": HEAD.first_us + 30 * DAY_US, "last_us": HEAD.last_us + 30 * DAY_US}
+    made_ms = HEAD.last_us // 1000
+    earlier, later = (f"direct/{UUID(int=(ms << 80) | (7 << 76) | (1 << 63))}" for ms in (made_ms - 1, made_ms + 1))
+    act = replace(HEAD, segment="direct/x", **weeks_later)
+    assert list(orphans([HEAD, replace(act, previous=earlier)])) == []
+    assert [each.detail for each in orphans([HEAD, replace(act, previous=later)])] == [later]
+    assert [each.detail for each in orphans([HEAD, replace(act, previous="direct/nobody")])] == ["direct/nobody"]
 
 
 def test_a_segment_is_ended_by_the_one_that_names_it_and_by_the_end_of_its_day() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, Final, cast
 
@@ -244,7 +245,7 @@ async def test_one_row_that_is_not_taken_holds_up_no_other(name: str, database: 
     for number in range(9):
         log.noted(request(ip=f"192.0.2.{number}"), errors.Forbidden())
     bad = list(log._groups.values())[4]
-    bad.row = bad.row._replace(severity="fatal")  # type: ignore[arg-type]
+    bad.row = replace(bad.row, severity="fatal")  # type: ignore[arg-type]
     await log.finish()
     assert (log.written, log.refused, log.waiting) == (8, 1, 0)
     assert len(await rows(name, "security_events", "id")) == 8

@@ -104,7 +104,8 @@ def test_a_forged_head_hides_nothing(auditor: Auditor, time: str) -> None:
     assert ("missing", ACME, 5) in findings
 
 
-def test_a_forged_end_does_not_stand_for_a_segment_that_is_gone(auditor: Auditor) -> None:
+@pytest.mark.parametrize("time", ["'2000-01-01', '2000-01-02'", "'-infinity', '-infinity'"])
+def test_a_forged_end_does_not_stand_for_a_segment_that_is_gone(auditor: Auditor, time: str) -> None:
     """Not even from a time that nobody asked about."""
     rows = [record(number, ACME) for number in range(1000, 1010)]
     lines, (head,) = trail_of([row | {"timestamp": row["timestamp"].replace("-22T", "-24T")} for row in rows], "one/9")
@@ -112,7 +113,7 @@ def test_a_forged_end_does_not_stand_for_a_segment_that_is_gone(auditor: Auditor
     waited(lambda: add_signed(owner_dsn(auditor.database), [replace(head, previous="one/8")]))
     auditor.change(
         "INSERT INTO audit_heads (tenant_id, segment, row_count, is_final, head, first_ts, last_ts)"
-        f" VALUES ('{ACME}', 'one/8', 10, true, sha256('x'), '2000-01-01', '2000-01-02')"
+        f" VALUES ('{ACME}', 'one/8', 10, true, sha256('x'), {time})"
     )
     report = auditor.verified("--since", "2026-11-24", "--until", "2026-11-25")
     assert told(report) == [("forged", ACME, 10), ("orphaned", ACME, 0)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,8 +13,9 @@ import pytest
 from proxy.identity.records import SYSTEM_TENANT
 from proxy.identity.uuid7 import RecordIds
 from proxy.store.database import Database, Places, Unavailable
-from proxy.store.incidents import ErrorRow, EventRow, add_errors, add_events
+from proxy.store.incidents import ErrorRow, add_errors
 from proxy.store.learned import Unusable
+from proxy.store.violations import SecurityEvent, add_events
 from tests.unit.store.conftest import ACME
 from tests.unit.store.engine import empty_database, execute, migrated_template, owner_dsn
 
@@ -24,15 +26,16 @@ ERROR = ErrorRow(
     IDS.new(), NOON, ACME, "error", "dataplane", "connect_failed", "cannot be reached", "f00d", "a.py f:1",
     {"count": 3}, REQUEST, "one",
 )  # fmt: skip
-EVENT = EventRow(
-    IDS.new(), NOON, ACME, "bad_key", "medium", "192.0.2.1", "key:1", "not accepted", {"count": 2}, REQUEST, "one"
-)
+EVENT = SecurityEvent(
+    IDS.new(), NOON, "bad_key", "medium", "192.0.2.1", "not accepted", action="logged", details={"count": 2},
+    tenant=ACME, instance="one", principal="key:1", request_id=REQUEST,
+)  # fmt: skip
 
 
-async def told(database: Database, *rows: ErrorRow | EventRow) -> None:
+async def told(database: Database, *rows: ErrorRow | SecurityEvent) -> None:
     async with database.audit() as session:
         await add_errors(session, [row for row in rows if isinstance(row, ErrorRow)])
-        await add_events(session, [row for row in rows if isinstance(row, EventRow)])
+        await add_events(session, [row for row in rows if isinstance(row, SecurityEvent)])
 
 
 async def rows(name: str, table: str, columns: str) -> list[tuple[Any, ...]]:
@@ -58,8 +61,8 @@ async def test_whatever_a_row_holds_can_be_written(name: str, database: Database
     """NUL, half a surrogate pair, no address, no request, nobody."""
     odd = "a\0b\ud800" + "x" * 9999
     error = ERROR._replace(id=IDS.new(), tenant="nobody", message=odd, stack=odd, request_id="", context={odd: odd})
-    event = EVENT._replace(id=IDS.new(), ip="unix:", principal="", details={"a": odd}, request_id="?")
-    await told(database, error, event._replace(ip="fe80::1%eth0"))
+    event = replace(EVENT, id=IDS.new(), ip="unix:", principal="", details={"a": odd}, request_id="?")
+    await told(database, error, replace(event, ip="fe80::1%eth0"))
     (tenant, message, stack, request, context) = (
         await rows(name, "error_logs", "tenant_id::text, message, stack, request_id, context")
     )[0]
@@ -67,7 +70,7 @@ async def test_whatever_a_row_holds_can_be_written(name: str, database: Database
     assert len(stack) == 8192
     assert len(json.loads(context)) == 1
     assert await rows(name, "security_events", "host(client_ip), principal_id, request_id") == [("fe80::1", None, None)]
-    await told(database, event._replace(id=IDS.new()))
+    await told(database, replace(event, id=IDS.new()))
     assert (await rows(name, "security_events", "client_ip"))[1] == (None,)
 
 

@@ -155,6 +155,27 @@ async def test_an_act_of_administration_is_written_in_its_own_transaction(place:
     assert await execute(dsn, "SELECT FROM request_logs") == []
 
 
+async def test_acts_name_the_one_before_them_whoever_writes_it(place: tuple[Database, str]) -> None:
+    """Of their tenant, and also those of the same moment: each but the last is missed when it is gone with its head."""
+    database, dsn = place
+    tenants = [SYSTEM_TENANT, TENANT]
+
+    async def act(number: int) -> None:
+        async with database.across_tenants("write") as session:
+            await records.add_direct(session, record(number) | {"tenant_id": tenants[number % 2]}, None)
+
+    for tenth in range(3):
+        await asyncio.gather(*(act(4 * tenth + number) for number in range(4)))
+    for tenant in tenants:
+        heads = await execute(dsn, f"SELECT segment, previous FROM audit_heads WHERE tenant_id = '{tenant}'")
+        before = dict(map(tuple, heads))
+        [last] = before.keys() - before.values()
+        walked = [last]
+        while (earlier := before[walked[-1]]) is not None:
+            walked.append(earlier)
+        assert len(walked) == len(set(walked)) == 6
+
+
 async def test_without_a_key_a_head_has_no_signature(place: tuple[Database, str]) -> None:
     """It is there all the same."""
     database, dsn = place
