@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from benchmarks.key_timing import BOUND, measure, naive_refusal, welch, wrong_texts
 from proxy.identity.keys import PepperRing, mint, parse
 
@@ -13,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 KEY = mint(PepperRing({1: b"a pepper of sixteen or more"}))
 
 
+@pytest.mark.alone
 def test_a_key_wrong_in_its_first_or_last_byte_takes_the_same_time() -> None:
     """The short form of the measurement ends with `failed: 0`."""
     command = [sys.executable, "-m", "benchmarks.key_timing", "--short"]
