@@ -7,9 +7,9 @@ method would see.
 
     python -m benchmarks.key_timing [--short]
 
-The last line is `failed: 0` when |t| stays below 4.5, the usual bound of leakage tests, in at least one of three runs:
-a real leak fails all of them. Each has a key of its own, since where its characters lie in memory costs time, too: 30 ns
-of 5 us in one process, always the same way.
+The last line is `failed: 0` when |t| stays below 4.5, the usual bound of leakage tests, in at least one of five runs: a
+real leak fails all of them. Each has a key of its own, since where its characters lie in memory costs time, too: 30 ns
+of 5 us, always the same way with one key.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from proxy.identity.records import KeyRecord
 
 TRIES: Final = 10_000
 BOUND: Final = 4.5
-RUNS: Final = 3
+RUNS: Final = 5
 #: Share of the samples that is kept: interrupts and other processes make the slowest ones.
 KEPT: Final = 0.9
 
