@@ -89,7 +89,7 @@ def nobody(ctx: RequestContext) -> Refusal:
     windows = [server.window for server in servers if server.window is not None and not takes_new(server, now)]
     if windows and len(windows) == len(servers):
         return refusal(windows, now)
-    waits = [server.breaker.retry_after_s for server in servers if not server.breaker.ready()]
+    waits = [wait_s for server in servers if (wait_s := server.breaker.retry_after_s)]  # one may be ready by now
     return circuit_open(min(waits)) if waits else NoServer(headers=retry_after())
 
 

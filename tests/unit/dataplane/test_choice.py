@@ -245,6 +245,18 @@ def test_when_breakers_are_open_the_first_trial_is_told_of() -> None:
     assert refusal.headers == (("Retry-After", "6"),)
 
 
+def test_a_trial_that_is_due_by_now_is_told_of_too() -> None:
+    """Nobody was to be asked a moment ago, and that was why."""
+    bench = Bench()
+    for upstream in bench.servers.values():
+        open_breaker(upstream)
+        upstream.breaker.next_attempt_at = 0.0
+        assert upstream.breaker.ready()
+    refusal = nobody(bench.ask())
+    assert isinstance(refusal, CircuitOpen)
+    assert refusal.headers == (("Retry-After", "1"),)
+
+
 def test_without_any_reason_one_may_come_back_soon() -> None:
     """All servers were denied, or take nothing by configuration; and a document has one server only."""
     bench = Bench()
