@@ -77,7 +77,9 @@ for _, each in ipairs(ask.scores) do
 end
 for _, each in ipairs(ask.bans) do
   key = key + 1
-  if each[5] or blocked_until(each[1]) < now + each[2] then
+  -- One that ends a little later is of a replica that decided in the same moment: the first one stands, and is told.
+  local slack = math.min(2000, each[2] / 10)
+  if each[5] or blocked_until(each[1]) < now + each[2] - slack then
     put(each[1], now + each[2], each[3])
     if each[4] > 0 then remember(KEYS[key], 0, each[4], now + each[2]) end
   end

@@ -97,6 +97,20 @@ async def test_a_replica_that_has_seen_enough_blocks_at_once(replicas: tuple[Rep
     assert ban is not None and 59 < ban.until - two.clock() <= 60
 
 
+async def test_a_ban_on_which_both_decided_within_a_step_is_told_once(replicas: tuple[Replica, Replica]) -> None:
+    """The second to tell of it has one that ends a little later, and takes the first one over."""
+    one, two = replicas
+    one.try_keys(120)
+    one.clock.now += STEP_S
+    two.try_keys(120)
+    assert one.blocks() and two.blocks()
+    for _ in range(2):
+        await one.step()
+        await two.step()
+    assert one.blocks() and two.blocks()
+    assert [ban.subject for ban in (*one.told, *two.told)] == [WHO]
+
+
 async def test_a_ban_ends_on_both_and_the_next_is_twice_as_long(replicas: tuple[Replica, Replica]) -> None:
     """Also on the replica that saw nothing of the first."""
     one, two = replicas
