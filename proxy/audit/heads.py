@@ -13,10 +13,9 @@ from uuid import UUID
 from proxy.audit.chain import Head
 from proxy.audit.findings import Finding
 from proxy.audit.verify import Report
+from proxy.identity.uuid7 import made_ms
 
 _DAY_US: Final = 86_400_000_000
-#: Of identifiers that hold the time at which they were made.
-_VERSION: Final = 7
 
 
 class Verifies(Protocol):
@@ -80,10 +79,10 @@ def misses(head: Head, oldest_us: int) -> bool:
 
 
 def _acted_us(segment: str) -> float:
-    """When an act was that has a segment to itself (its id tells, RFC 9562 section 5.7); endless for all others."""
+    """When an act was that has a segment to itself (its id tells); endless for all others."""
     kind, _, name = segment.partition("/")
     try:
-        act = UUID(name) if kind == "direct" else None
+        acted_ms = made_ms(UUID(name)) if kind == "direct" else None
     except ValueError:
-        act = None
-    return (act.int >> 80) * 1000 if act is not None and act.version == _VERSION else inf
+        acted_ms = None
+    return acted_ms * 1000 if acted_ms is not None else inf

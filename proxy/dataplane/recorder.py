@@ -15,7 +15,7 @@ import orjson
 
 from proxy.config.record import AuditGrade, Record
 from proxy.dataplane.facts import Facts, refused_early
-from proxy.errors import Blocked, InternalError, Unrecorded, UpstreamTimeout
+from proxy.errors import Blocked, InternalError, Unrecorded, UpstreamTimeout, retry_after
 from proxy.log import logger
 from proxy.mcp.trace import trace_of
 
@@ -132,7 +132,7 @@ class Recorder:
                 self._survives(scrutiny.keep_arguments, ctx)
         known = ctx.known = self._facts.known(ctx)
         if not journal.begin(ctx.id, self._facts.intent(ctx, upstream, known), grade):
-            raise Unrecorded("spool full", headers=(("Retry-After", "1"),))
+            raise Unrecorded("spool full", headers=retry_after())
         ctx.intended = True
         return grade == "strict"
 
@@ -150,7 +150,7 @@ class Recorder:
         except TimeoutError:
             kept = False
         if not kept:
-            raise Unrecorded("disk", headers=(("Retry-After", "1"),))
+            raise Unrecorded("disk", headers=retry_after())
 
     def record(self, ctx: RequestContext, now: float) -> None:
         """The request is over, `now` in monotonic seconds. Never raises: a failure here must not cost an answer."""

@@ -62,7 +62,7 @@ class Scrutiny:
 
     def keep_arguments(self, ctx: RequestContext) -> None:
         """Keep of its arguments what is to be kept."""
-        kept = self._captures.of_request(ctx.body, ctx.envelope) if self.keeps_arguments else None
+        kept = self._captures.of_request(ctx.body, ctx.envelope)
         if kept is not None:
             ctx.content = {"arguments": kept.value, "arguments_hash": kept.digest}
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import Final
 from uuid import UUID
 
+#: The version of these identities.
+_KIND: Final = 7
 #: Bits of the counter, which begins anew, at random in its lower half, with every millisecond.
 _COUNTER_BITS: Final = 12
 _RANDOM_BITS: Final = 62
@@ -67,6 +69,11 @@ class RecordIds:
         if not self._tails:
             self._tails = _tails(self._entropy(_STOCK * _TAIL_BYTES).hex())
         self._tail = self._tails.pop()
+
+
+def made_ms(identity: UUID) -> int | None:
+    """When one of these was made, milliseconds since 1970 (section 5.7); None for an identity of another kind."""
+    return identity.int >> 80 if identity.version == _KIND else None
 
 
 def _tails(digits: str) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from proxy.audit.columns import COLUMNS, NAMES
+from proxy.identity.uuid7 import made_ms
 from proxy.store.accounts import Rejected
 from proxy.store.database import Session
 from proxy.store.tenants import find
@@ -20,7 +21,6 @@ from proxy.store.tenants import find
 #: Rows of a call are from between the making of its id and so much later.
 _EARLIEST: Final = timedelta(seconds=5)
 _LATEST: Final = timedelta(days=7)
-_VERSION: Final = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +85,11 @@ def _like(text: str | None) -> str | None:
 
 
 def narrowed(wanted: Wanted) -> Wanted:
-    """A search for one request needs only the time around it, which its id tells (RFC 9562 section 5.7)."""
-    if wanted.request is None or wanted.request.version != _VERSION:
+    """A search for one request needs only the time around it, which its id tells."""
+    begun_ms = made_ms(wanted.request) if wanted.request is not None else None
+    if begun_ms is None:
         return wanted
-    made = datetime.fromtimestamp((wanted.request.int >> 80) / 1000, wanted.since.tzinfo)
+    made = datetime.fromtimestamp(begun_ms / 1000, wanted.since.tzinfo)
     since, until = max(wanted.since, made - _EARLIEST), min(wanted.until, made + _LATEST)
     return Wanted(since, until, **{name: getattr(wanted, name) for name in Wanted.__slots__[2:]})
 

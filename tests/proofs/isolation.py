@@ -25,7 +25,7 @@ from hypothesis.errors import Flaky
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
 from benchmarks.rig import Figure
-from proxy.store import records, registry
+from proxy.store import registry
 from proxy.store.accounts import Rejected, administration
 from proxy.store.database import Bounds, Database, Places, Purpose, Session, Unavailable
 from proxy.store.learned import Unusable
@@ -37,7 +37,7 @@ from tests.unit.store.test_migrate_schema_isolation import readable
 _Result = TypeVar("_Result")
 
 #: What a caller of the store has to reckon with, and a statement on a connection that was lost before it.
-EXPECTED: Final = (Unavailable, Unusable, records.Unusable, Rejected, asyncpg.PostgresError)
+EXPECTED: Final = (Unavailable, Unusable, Rejected, asyncpg.PostgresError)
 #: Tables that some call writes, with the column that names the tenant.
 WRITTEN: Final = {
     "tenants": "id",

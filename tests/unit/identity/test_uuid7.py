@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from uuid import RFC_4122, UUID
+from uuid import RFC_4122, UUID, uuid4
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.identity.uuid7 import RecordIds
+from proxy.identity.uuid7 import RecordIds, made_ms
 
 
 def test_the_bits_are_those_of_the_standard() -> None:
@@ -48,3 +48,9 @@ def test_as_text_they_are_the_same_kind(times: list[float]) -> None:
     assert made == sorted(made)
     assert len(set(made)) == len(times)
     assert all(each.version == 7 and each.variant == RFC_4122 for each in made)
+
+
+def test_an_identity_says_when_it_was_made_and_others_do_not() -> None:
+    """To the millisecond."""
+    assert made_ms(RecordIds(lambda: 1_800_000_000.123, os.urandom).new()) == 1_800_000_000_123
+    assert made_ms(uuid4()) is None
