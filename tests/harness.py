@@ -87,16 +87,23 @@ class ProxyProcess:
         self, wanted: Callable[[dict[str, Any]], bool], timeout_s: float = 5.0, start: int = 0
     ) -> dict[str, Any]:
         """The first log line, from `start` on, that is wanted. Raises AssertionError when it does not come."""
+        return self.logged(wanted, 1, timeout_s, start)[0]
+
+    def logged(
+        self, wanted: Callable[[dict[str, Any]], bool], count: int, timeout_s: float = 5.0, start: int = 0
+    ) -> list[dict[str, Any]]:
+        """All log lines, from `start` on, that are wanted, once there are `count`. The log is written in batches: what
+        a line tells can be seen before the line. Raises AssertionError when there are fewer."""
         until = time.monotonic() + timeout_s
         with self._grown:
             while True:
-                for line in self.lines[start:]:
-                    if wanted(line):
-                        return line
+                found = [line for line in self.lines[start:] if wanted(line)]
+                if len(found) >= count:
+                    return found
                 if self.process.poll() is not None and not self._reader.is_alive():
                     raise AssertionError(f"the proxy ended with {self.process.returncode}: {self.stderr()}")
                 if not self._grown.wait(max(0.0, min(0.2, until - time.monotonic()))) and time.monotonic() > until:
-                    raise AssertionError(f"no such log line in {timeout_s} s; stderr: {self.stderr()}")
+                    raise AssertionError(f"{len(found)} of {count} log lines in {timeout_s} s; {self.stderr()}")
 
     def stderr(self) -> str:
         return (self.directory / "stderr").read_text(errors="replace")

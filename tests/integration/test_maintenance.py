@@ -142,7 +142,7 @@ async def test_what_is_open_ends_with_the_drain(world: World) -> None:
     assert ends == ["whole", "cut", "cut", "open"]
     assert time.monotonic() - began >= DRAIN_S
     assert (await slow).status == 200
-    drained = [line for line in world.proxy.lines if line.get("outcome") == "drained"]
+    drained = world.proxy.logged(lambda line: line.get("outcome") == "drained", 3)
     assert sorted(line["server"] for line in drained) == ["one", "one", "ws"]
 
 
@@ -163,7 +163,7 @@ async def test_who_is_refused_is_told_why_and_until_when(world: World) -> None:
         until = datetime.now(UTC) + timedelta(seconds=int(answered.fields["retry-after"]))
         assert abs((until - end).total_seconds()) < 5
     assert (await ask(port, call("/two/mcp", "echo"))).status == 200
-    begins = [line for line in world.proxy.lines if line.get("kind") == "maintenance_begin"]
+    begins = world.proxy.logged(lambda line: line.get("kind") == "maintenance_begin", 2)
     assert [line["details"]["server"] for line in begins] == ["one", "ws"]
 
 

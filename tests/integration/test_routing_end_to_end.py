@@ -343,7 +343,7 @@ async def test_who_asks_decides_where_a_request_goes(registered: tuple[ProxyProc
         path: " ".join([await _asked(proxy, path, who) for who in ("acme", "reader", "other", "")]) for path in expected
     }
     assert found == expected
-    problems = next(line for line in proxy.lines if line["event"] == "rows of the registry left out")["problems"]
+    problems = proxy.wait_for(lambda line: line["event"] == "rows of the registry left out")["problems"]
     assert [problem.split(": ")[0] for problem in problems] == [
         "tenant acme, server Bad",
         "tenant acme, route mine",

@@ -113,7 +113,7 @@ def test_a_row_that_cannot_be_used_is_logged_once_and_costs_nothing_else(replica
         [BODY, "listen.timeouts.head", "no.such.thing"],
     )
     assert replicas.known(lambda proxy: status(proxy) == 413) <= KNOWN_S
-    lines = [line for line in replicas.proxies[0].lines if line.get("event") == "rows of the registry left out"]
+    lines = replicas.proxies[0].logged(lambda line: line.get("event") == "rows of the registry left out", 1)
     assert [len(line["problems"]) for line in lines] == [2]
     assert replicas.proxies[0].metric("mcp_proxy_setting_rows", state="in_force") == 1
     assert replicas.proxies[0].metric("mcp_proxy_setting_rows", state="left_out") == 2
