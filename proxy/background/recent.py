@@ -1,6 +1,7 @@
 """The sums of the last hour, by tenant and server, for whoever watches how things go now.
 
-Owns how time is cut: slots of 5 seconds for the last five minutes, then minutes. A time is answered to within a slot,
+Owns how time is cut: slots of 5 seconds for the last six minutes, then minutes, as a minute of which a part is within
+the last five must not come into them with what is older. A time is answered to within a slot,
 one of more than five minutes to within a minute. Bounded: when there are too many sums, series that have none yet in a
 slot get none, but for the one of everything.
 """
@@ -14,8 +15,10 @@ from proxy.background.sums import Sum
 #: Length of a slot, seconds; a minute has a whole number of them.
 SLOT_S: Final = 5
 _SLOTS_OF_MINUTE: Final = 60 // SLOT_S
-_SLOTS: Final = 300 // SLOT_S
+_SLOTS: Final = 360 // SLOT_S
 _MINUTES: Final = 60
+#: So long all this is remembered, seconds.
+KEPT_S: Final = _MINUTES * 60.0
 #: Sums at a time: some 40 MB at worst, when each has a few dozen bins.
 MAX_SUMS: Final = 20_000
 

@@ -108,10 +108,8 @@ class Signals:
         server = self._name_of(rule.server) if rule.server else ""
         if server is None:
             return None
-        if rule.min_requests:
-            per_minute = self._traffic("requests_per_minute", tenant, server, rule.window_s)
-            if round((per_minute or 0.0) * rule.window_s / 60) < rule.min_requests:
-                return None
+        if rule.min_requests and (self._traffic("requests", tenant, server, rule.window_s) or 0) < rule.min_requests:
+            return None
         return self._traffic(rule.metric, tenant, server, rule.window_s)
 
     def _name_of(self, server: str) -> str | None:

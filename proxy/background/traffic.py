@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from ddsketch.mapping import LogarithmicMapping
 
-from proxy.background.recent import SLOT_S, Recent
+from proxy.background.recent import KEPT_S, SLOT_S, Recent
 from proxy.background.sums import OTHER_TOOLS, KeySum, Sum, quantiles
 from proxy.identity.principal import Source
 from proxy.identity.records import SYSTEM_TENANT
@@ -118,7 +118,8 @@ class Traffic:
         self.recent = Recent()
         self._rows, self._servers, self._named = rows, servers, named
         self._clock, self._wall = clock, wall
-        self._began = wall()
+        #: Monotonic, as the other clock may be set back to before it.
+        self._began = clock()
         self._closed = int((wall() - _GRACE_S) // 60)
         self._taken: deque[Sample] = deque()
         self._deltas: dict[tuple[int, str, Upstream | None], Sum] = {}
@@ -127,21 +128,24 @@ class Traffic:
         self._of_keys: dict[tuple[int, str], _CredentialSum] = {}
 
     def value(self, metric: str, tenant: str, server: str, window_s: float) -> float | None:
-        """How things went in the last `window_s` seconds (at most an hour), in this process.
+        """How things went in the last `window_s` seconds (more than an hour is an hour), in this process.
 
         `tenant`: an id, '' for all; `server`: its full name, '' for all and for requests that reached none. `metric`:
-        `requests_per_minute`, `error_rate` (failed of all, 0 to 1), `p50_ms`, `p95_ms`, `p99_ms`. None where there was
-        nothing to measure, and for a metric that is none of these. Takes 0.2 ms as a rule, 1 at worst.
+        `requests` (how many), `requests_per_minute` (of the time that was watched), `error_rate` (failed of all, 0 to
+        1), `p50_ms`, `p95_ms`, `p99_ms`. None where there was nothing to measure, and for a metric that is none of
+        these. Takes 0.2 ms as a rule, 1 at worst.
         """
-        now = self._wall()
+        now, window_s = self._wall(), min(window_s, KEPT_S)
         since, until = int((now - window_s) // SLOT_S), int(now // SLOT_S)
         total = self.recent.total(tenant, server, since, until)
         for (slot, of_tenant, upstream), delta in self._deltas.items():
             of_server = not server or (upstream is not None and upstream.name == server)
             if of_server and since <= slot <= until and tenant in ("", of_tenant or SYSTEM_TENANT):
                 total.add(delta)
+        if metric == "requests":
+            return float(total.requests)
         if metric == "requests_per_minute":
-            return 60.0 * total.requests / max(now - max(since * SLOT_S, self._began), 1.0)
+            return 60.0 * total.requests / max(min(now - since * SLOT_S, self._clock() - self._began), 1.0)
         if metric == "error_rate":
             return total.errors / total.requests if total.requests else None
         share = _SHARES.get(metric)

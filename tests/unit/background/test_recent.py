@@ -56,12 +56,22 @@ def test_old_slots_become_minutes_in_pieces() -> None:
     recent = Recent()
     for slot in range(1200, 1224):
         recent.add(slot, "acme", "files", requests(1))
-    assert age(recent, 1223 + 60) > 5
+    assert age(recent, 1223 + 72) > 5
     assert count(recent, 1200, 1223) == count(recent, 1200, 1223, "acme", "files") == 24
     recent.add(1284, "acme", "files", requests(1))
     assert count(recent, 1212, 1284) == 13
     assert count(recent, 1207, 1284) == 13, "less than half of the first minute"
     assert count(recent, 1206, 1284) == 25
+
+
+@pytest.mark.parametrize("later", range(12))
+def test_five_minutes_are_exact_wherever_in_a_minute_they_begin(later: int) -> None:
+    """Older slots of the minute that is only partly in them do not count with it."""
+    recent, now = Recent(), 12_000 + later
+    for slot in range(now - 100, now + 1):
+        recent.add(slot, "acme", "files", requests(1))
+        age(recent, slot)
+    assert count(recent, now - 60, now) == count(recent, now - 60, now, "acme", "files") == 61
 
 
 def test_half_moved_nothing_is_lost_or_counted_twice() -> None:

@@ -24,11 +24,11 @@ class Traffic:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str, str, float]] = []
-        self.per_minute: float | None = 60.0
+        self.requests: float | None = 50.0
 
     def __call__(self, metric: str, tenant: str, server: str, window_s: float) -> float | None:
         self.asked.append((metric, tenant, server, window_s))
-        return self.per_minute if metric == "requests_per_minute" else 7.0
+        return self.requests if metric == "requests" else 7.0
 
 
 class Here:
@@ -68,12 +68,13 @@ def test_a_server_that_is_gone_has_no_traffic_and_one_that_is_renamed_goes_on() 
     assert [server for _, _, server, _ in here.traffic.asked] == ["acme/own", "acme/new"]
 
 
-@pytest.mark.parametrize(("per_minute", "seen"), [(None, None), (9.8, None), (10.0, 7.0), (11.0, 7.0)])
-def test_few_requests_say_nothing(per_minute: float | None, seen: float | None) -> None:
-    """Ten a minute are fifty in the window."""
+@pytest.mark.parametrize(("requests", "seen"), [(None, None), (49.0, None), (50.0, 7.0), (51.0, 7.0)])
+def test_few_requests_say_nothing(requests: float | None, seen: float | None) -> None:
+    """They are those of the rule's own tenant, server and window."""
     here = Here()
-    here.traffic.per_minute = per_minute
-    assert here.values("error_rate", min_requests=50) == {"": seen}
+    here.traffic.requests = requests
+    assert here.values("error_rate", ACME, server=ROW, min_requests=50) == {"": seen}
+    assert here.traffic.asked[0] == ("requests", ACME, "acme/own", 300.0)
 
 
 def test_breakers_pools_and_queues_are_those_of_each_server() -> None:

@@ -126,6 +126,38 @@ async def test_requests_per_minute_are_of_the_time_that_was_watched(watched: Wat
     assert watched.value("requests_per_minute", window_s=600) == pytest.approx(30 * 60 / 125)
 
 
+async def test_a_window_of_more_than_an_hour_is_an_hour(watched: Watched) -> None:
+    """So much is remembered; the rate is not that of a time of which nothing is known."""
+    for _ in range(90):
+        await watched.after(60)
+        watched.ended(asked())
+    await watched.after(0)
+    assert watched.value("requests_per_minute", window_s=7200) == watched.value("requests_per_minute", window_s=3600)
+    assert watched.value("requests_per_minute", window_s=7200) == pytest.approx(1, rel=0.05)
+    assert watched.value("requests", window_s=7200) == pytest.approx(60, abs=1)
+
+
+async def test_requests_are_counted_not_worked_out_from_the_rate(watched: Watched) -> None:
+    """A few just after the start are a high rate, and a few all the same."""
+    for _ in range(3):
+        watched.ended(asked())
+    await watched.after(1)
+    assert watched.value("requests_per_minute", window_s=300) == 180
+    assert watched.value("requests", window_s=300) == 3
+    assert watched.value("requests", "t-none") == 0
+
+
+async def test_a_clock_that_is_set_back_makes_no_rate_higher(watched: Watched) -> None:
+    """Not even when it shows a time before the start of the process."""
+    await watched.after(600)
+    watched.set_back = 3600
+    await watched.after(0)
+    for _ in range(5):
+        watched.ended(asked())
+        await watched.after(10)
+    assert watched.value("requests_per_minute", window_s=60) == pytest.approx(5, abs=0.5)
+
+
 async def test_quantiles_are_within_a_percent(watched: Watched) -> None:
     """Of what went before, within the window."""
     for number in range(1, 101):
