@@ -7,6 +7,7 @@ Owns what is shown of rows, and the key of this installation; exports and verifi
 from __future__ import annotations
 
 from argparse import Namespace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
@@ -15,7 +16,7 @@ import orjson
 
 from proxy.commands.audit_arguments import span
 from proxy.commands.connection import change, postgres_of
-from proxy.commands.console import DONE, Misuse, load_config, remark, show_json, show_table
+from proxy.commands.console import DONE, Misuse, load_config, local, remark, show_json, show_table
 from proxy.config.models import Config
 from proxy.store import audit_search
 from proxy.store.audit_search import Wanted
@@ -61,15 +62,15 @@ def _search(given: Namespace) -> int:
     if given.json:
         show_json([_readable(row) for row in rows])
         return DONE
-    show_table(tuple(_COLUMNS), [[_cell(name, row[name]) for name in _COLUMNS.values()] for row in rows])
+    show_table(tuple(_COLUMNS), [[_cell(row[name]) for name in _COLUMNS.values()] for row in rows])
     if len(rows) == given.limit:
         remark(f"the newest {len(rows)}; '--limit' shows more, '--until' older ones")
     return DONE
 
 
-def _cell(name: str, value: object) -> object:
-    if name == "ts":
-        return value.astimezone().isoformat(" ", "milliseconds")  # type: ignore[attr-defined]
+def _cell(value: object) -> object:
+    if isinstance(value, datetime):
+        return local(value, "milliseconds")
     return f"{value:.1f}" if isinstance(value, float) else value
 
 

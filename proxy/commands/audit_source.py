@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -34,10 +34,12 @@ class Range:
 
 
 async def portions(reader: Reader, asked: Range, tenant: UUID | None) -> AsyncIterator[tuple[datetime, datetime]]:
-    """The range in portions: days (UTC), or less where there are too many segments."""
-    since = asked.since
+    """The range in portions: days (UTC), or less where there are too many segments; what is to come is one."""
+    since, to_come = asked.since, datetime.now(UTC) + DAY
     while since < asked.until:
-        until = min(asked.until, since.replace(hour=0, minute=0, second=0, microsecond=0) + DAY)
+        until = asked.until
+        if since < to_come:
+            until = min(until, since.replace(hour=0, minute=0, second=0, microsecond=0) + DAY)
         while until - since > _SHORTEST and await reader.places(since, until, tenant) > _MOST_PLACES:
             until = since + (until - since) / 2
         yield since, until

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from proxy.commands.connection import carried_out, change, turn
-from proxy.commands.console import DONE, Misuse, load_config, remark, show_json, show_table
+from proxy.commands.console import DONE, Misuse, load_config, local, remark, show_json, show_table
 from proxy.config.models import Config
 from proxy.dataplane.bans import OPERATOR, policy_of, spares
 from proxy.dataplane.redis_link import RedisGone, RedisLink
@@ -52,7 +52,7 @@ def _add(given: Namespace) -> int:
     ban = SharedBan(given.address, seconds, Why(OPERATOR, 0.0, 0, "", given.reason or ""), replace=True)
     _asked(config, Question(bans=[ban]))
     until = datetime.now(UTC) + timedelta(seconds=seconds)
-    remark(f"blocked until {until.astimezone().isoformat(' ', 'minutes')}")
+    remark(f"blocked until {local(until)}")
     _record(config, given.address, "blocked", {"seconds": round(seconds), "reason": given.reason or ""})
     return DONE
 

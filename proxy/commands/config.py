@@ -19,7 +19,7 @@ import orjson
 
 from proxy.audit.signing import BadKey, Signer
 from proxy.commands.connection import change, postgres_of
-from proxy.commands.console import DONE, Misuse, load_config, printable, read_text, remark, show_json, show_table
+from proxy.commands.console import DONE, Misuse, load_config, local, printable, read_text, remark, show_json, show_table
 from proxy.config.keyfile import AUDIT_KEY, load_or_create
 from proxy.config.models import Config
 from proxy.config.overrides import Outcome, Override, overridden, setting_of
@@ -86,8 +86,7 @@ def _source(told: dict[str, Any]) -> str:
     """For people."""
     if told["at"] is None:
         return str(told["source"])
-    moment = told["at"].astimezone().isoformat(" ", "minutes")
-    return f"row, by {printable(told['by'] or 'somebody')}, {moment}"
+    return f"row, by {printable(told['by'] or 'somebody')}, {local(told['at'])}"
 
 
 def _set(given: Namespace) -> int:

@@ -10,10 +10,13 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from proxy.config import Config
 
 DONE: Final = 0
@@ -65,6 +68,14 @@ def remark(text: str) -> None:
     print(text, file=sys.stderr)
 
 
+def local(moment: datetime, precision: str = "minutes") -> str:
+    """A time as the clock on this machine's wall would show it; one near the ends of what can be a time, where that
+    clock shows none, in UTC."""
+    with suppress(OverflowError):
+        moment = moment.astimezone()
+    return moment.isoformat(" ", precision)
+
+
 def show_json(value: object) -> None:
     """Print a result for programs: times as RFC 3339, identities as text."""
     import orjson
@@ -84,7 +95,7 @@ def _cell(value: object) -> str:
     from datetime import datetime
 
     if isinstance(value, datetime):
-        return value.astimezone().isoformat(" ", "minutes")
+        return local(value)
     if isinstance(value, list | tuple):
         return printable(" ".join(map(str, value))) or "-"
     return (

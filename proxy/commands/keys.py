@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from proxy.commands import legacy_keys
 from proxy.commands.connection import change, postgres_of
-from proxy.commands.console import DONE, Misuse, load_config, read_text, remark, show_json, show_table
+from proxy.commands.console import DONE, Misuse, load_config, local, read_text, remark, show_json, show_table
 from proxy.identity.keys import Minted, mint
 from proxy.identity.records import KeyRecord
 from proxy.store import keys, peppers
@@ -63,7 +63,7 @@ def _rotate(given: Namespace) -> int:
     config = load_config(given)
     minted = _minted(config)
     row = change(config, lambda session: keys.rotate(session, given.id, minted, given.overlap))
-    until = row["old_key_until"].astimezone().isoformat(" ", "seconds")
+    until = local(row["old_key_until"], "seconds")
     return _show_once(given, minted, row, f"made; key {row['rotated_from']} is good until {until}")
 
 

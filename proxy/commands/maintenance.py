@@ -16,7 +16,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from proxy.commands.connection import change, postgres_of
-from proxy.commands.console import DONE, Misuse, load_config, remark, show_json, show_table
+from proxy.commands.console import DONE, Misuse, load_config, local, remark, show_json, show_table
 from proxy.config.models import Config
 from proxy.config.units import Recurrence, duration_text
 from proxy.dataplane.maintenance import configured_window, window_of
@@ -52,7 +52,7 @@ def _start(given: Namespace) -> int:
         show_json(made)
         return DONE
     print(made["id"])
-    begins, ends = (made[name].astimezone().isoformat(" ", "minutes") for name in ("starts_at", "ends_at"))
+    begins, ends = (local(made[name]) for name in ("starts_at", "ends_at"))
     remark(f"from {begins} until {ends}" if given.at is not None else f"under maintenance until {ends}")
     return DONE
 

@@ -19,6 +19,8 @@ Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 
 #: Longest that one maintenance window may last.
 _LONGEST: timedelta = timedelta(days=366)
+#: Of a begin, so that the end is still a time in every zone.
+_LAST_YEAR = 9997
 
 
 class Breaker(Model):
@@ -150,8 +152,10 @@ class Maintenance(Model):
             raise ValueError("needs both 'start' and 'end'")
         if self.start.tzinfo is None or self.end.tzinfo is None:
             raise ValueError("'start' and 'end' need a time zone, such as +01:00 or Z")
-        if not self.start < self.end <= self.start + _LONGEST:
+        if not timedelta() < self.end - self.start <= _LONGEST:
             raise ValueError("'end' is after 'start', by a year at most")
+        if self.start.year > _LAST_YEAR:
+            raise ValueError(f"'start' is in the year {_LAST_YEAR} at the latest")
         return self
 
 

@@ -7,8 +7,8 @@ found by the id of the tenant.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -21,6 +21,7 @@ from proxy.store.tenants import find
 #: Rows of a call are from between the making of its id and so much later.
 _EARLIEST: Final = timedelta(seconds=5)
 _LATEST: Final = timedelta(days=7)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +86,14 @@ def _like(text: str | None) -> str | None:
 
 
 def narrowed(wanted: Wanted) -> Wanted:
-    """A search for one request needs only the time around it, which its id tells."""
+    """A search for one request needs only the time around it, which its id tells: of what is wanted, as an id may tell
+    a time that no clock will show."""
     begun_ms = made_ms(wanted.request) if wanted.request is not None else None
     if begun_ms is None:
         return wanted
-    made = datetime.fromtimestamp(begun_ms / 1000, wanted.since.tzinfo)
-    since, until = max(wanted.since, made - _EARLIEST), min(wanted.until, made + _LATEST)
-    return Wanted(since, until, **{name: getattr(wanted, name) for name in Wanted.__slots__[2:]})
+    made, first, last = timedelta(milliseconds=begun_ms), wanted.since - _EPOCH, wanted.until - _EPOCH
+    since, until = (_EPOCH + min(max(at, first), last) for at in (made - _EARLIEST, made + _LATEST))
+    return replace(wanted, since=since, until=until)
 
 
 async def tenant_id(session: Session, name: str) -> UUID:

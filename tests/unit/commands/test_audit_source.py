@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -44,16 +45,27 @@ def test_long_queries_have_a_replica_of_their_own(auditor: Auditor) -> None:
         asyncio.run(count(configured(auditor, analytics_dsn="postgresql://u:p@127.0.0.1:1/d")))
 
 
+async def portions_of(config: Config, asked: Range) -> list[tuple[datetime, datetime]]:
+    async with reader_of(config) as reader:
+        return [each async for each in portions(reader, asked, None)]
+
+
 def test_a_range_is_read_day_by_day(auditor: Auditor) -> None:
     """The first and the last as far as they are asked for."""
     since, until = datetime(2026, 11, 20, 18, tzinfo=UTC), datetime(2026, 11, 22, 6, tzinfo=UTC)
-
-    async def found() -> list[tuple[datetime, datetime]]:
-        async with reader_of(configured(auditor)) as reader:
-            return [each async for each in portions(reader, Range(since, until, None), None)]
-
     days = [datetime(2026, 11, day, tzinfo=UTC) for day in (21, 22)]
-    assert asyncio.run(found()) == [(since, days[0]), (days[0], days[1]), (days[1], until)]
+    assert asyncio.run(portions_of(configured(auditor), Range(since, until, None))) == [
+        (since, days[0]), (days[0], days[1]), (days[1], until),
+    ]  # fmt: skip
+
+
+def test_the_millennia_to_come_are_not_read_day_by_day(auditor: Auditor) -> None:
+    """Nothing was recorded then, or little by a clock that is wrong."""
+    since, until = datetime.now(UTC), datetime(9999, 1, 1, tzinfo=UTC)
+    found = asyncio.run(portions_of(configured(auditor), Range(since, until, None)))
+    assert len(found) <= 4
+    assert (found[0][0], found[-1][1]) == (since, until)
+    assert all(one[1] == other[0] for one, other in pairwise(found))
 
 
 def test_an_embedded_server_runs_for_as_long(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import sys
-from datetime import UTC, datetime
+import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.commands import console
-from proxy.commands.console import Misuse, printable, read_text, show_json, show_table
+from proxy.commands.console import Misuse, local, printable, read_text, show_json, show_table
 
 
 def test_a_table_has_columns_of_equal_width(capsys: pytest.CaptureFixture[str]) -> None:
@@ -25,6 +26,20 @@ def test_a_time_is_shown_as_people_write_it(capsys: pytest.CaptureFixture[str]) 
     """To the minute, with the offset."""
     show_table(("AT",), [[datetime(2026, 11, 22, 12, 30, 59, tzinfo=UTC)]])
     assert datetime.fromisoformat(capsys.readouterr().out.splitlines()[1]) == datetime(2026, 11, 22, 12, 30, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/Los_Angeles", "UTC"])
+def test_the_ends_of_time_are_shown(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In UTC where the zone of the machine has no such time."""
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        for moment in (datetime.max.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC)):
+            shown = datetime.fromisoformat(local(moment, "microseconds"))
+            assert shown.replace(tzinfo=None) - (shown.utcoffset() or timedelta()) == moment.replace(tzinfo=None)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 @given(st.text(max_size=100))

@@ -144,6 +144,11 @@ def test_each_mistake_at_the_top_has_its_sentence(written: dict[str, Any], sente
         ({"start": END, "end": START}, "'end' is after 'start', by a year at most"),
         ({"start": START, "end": START}, "'end' is after 'start', by a year at most"),
         ({"start": START, "end": "2027-12-03T22:00:00+01:00"}, "'end' is after 'start', by a year at most"),
+        ({"start": "9999-06-01T00:00:00Z", "end": "9999-06-02T00:00:00Z"}, "'start' is in the year 9997 at the latest"),
+        (
+            {"start": "9999-12-31T23:00:00-10:00", "end": "9999-12-31T23:30:00-10:00"},
+            "'start' is in the year 9997 at the latest",
+        ),
     ],
 )
 def test_a_window_says_when_in_one_way(keys: dict[str, Any], sentence: str) -> None:

@@ -113,6 +113,14 @@ def test_the_id_of_a_request_tells_the_time_to_look_at() -> None:
     assert narrowed(other) == other
 
 
+@pytest.mark.parametrize("made_ms", [0, 253_402_300_799_999, 253_402_300_800_000, (1 << 48) - 1])
+async def test_an_id_of_any_time_can_be_asked_for(here: Administered, made_ms: int) -> None:
+    """Also of one that no clock will show: what is searched is never more than what was wanted."""
+    wanted = replace(ALL, request=UUID(int=made_ms << 80 | 7 << 76 | 2 << 62))
+    assert ALL.since <= narrowed(wanted).since <= narrowed(wanted).until <= ALL.until
+    assert await found(here, wanted) == []
+
+
 async def test_a_request_is_found_by_its_id(here: Administered) -> None:
     """Its intent and its outcome, which may come hours later."""
     ids = str(UUID(int=round((MORNING.timestamp() + 60) * 1000) << 80 | 7 << 76 | 2 << 62 | 5))
