@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import ssl
@@ -281,10 +282,17 @@ async def scripted_upstream(
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """A port of 127.0.0.1 that nobody listens on now, and that nobody else gets: the kernel gives ports of this range to
+    nobody who does not ask for them, and another process of the tests finds the claim on it, a UDP socket that stays
+    open as long as this process."""
+    while True:
+        port = random.SystemRandom().randrange(10_000, 16_000)
+        with socket.socket(type=socket.SOCK_DGRAM) as claim, socket.socket() as probe:
+            with contextlib.suppress(OSError):
+                claim.bind(("127.0.0.1", port))
+                probe.bind(("127.0.0.1", port))
+                claim.detach()
+                return port
 
 
 RESULT = b'{"jsonrpc":"2.0","id":1,"result":{}}'

@@ -18,6 +18,8 @@ from typing import Any, Final
 
 import yaml
 
+from tests.harness import free_port
+
 ROOT: Final = Path(__file__).resolve().parents[2]
 _READY_S: Final = 30.0
 _STOP_S: Final = 10.0
@@ -44,13 +46,6 @@ class Running:
     def output(self) -> str:
         """The end of what it wrote so far."""
         return self.log.read_text(errors="replace")[-4000:]
-
-
-def free_port() -> int:
-    """A loopback TCP port that nobody uses right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _answers(port: int) -> bool:

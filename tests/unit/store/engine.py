@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +22,8 @@ from proxy.store.embedded import EmbeddedPostgres
 from proxy.store.migrate import migrator
 
 _NUMBERS: Final = itertools.count(1)
+#: For whoever tests something else than how long PostgreSQL may take: a busy machine is no reason to give up.
+PATIENT: Final = Bounds(connect_s=30, acquire_s=30, statement_s=30)
 
 
 def folder() -> Path:
@@ -58,7 +61,7 @@ def login_dsn(name: str) -> str:
 
 async def execute(dsn: str, statement: str, *values: object) -> list[Any]:
     """Run one statement over a connection of its own; returns the rows."""
-    connection = await asyncpg.connect(dsn, timeout=5, command_timeout=30)
+    connection = await asyncpg.connect(dsn, timeout=30, command_timeout=60)
     try:
         return list(await connection.fetch(statement, *values))
     finally:
@@ -97,8 +100,9 @@ async def migrated_database() -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def opened(name: str, **bounds: Any) -> AsyncIterator[Database]:
-    """A database of this name as the proxy uses it, with these bounds of its pool for writing."""
-    database = Database(Places(login_dsn(name)), {"write": Bounds(**bounds)})
+    """A database of this name as the proxy uses it, with patience but for these bounds of its pool for writing."""
+    write = replace(PATIENT, **bounds)
+    database = Database(Places(login_dsn(name)), {"write": write, "read": PATIENT, "analytics": PATIENT})
     await database.open()
     yield database
     await database.close()
