@@ -193,7 +193,7 @@ class UpstreamClient:
     async def _connect(self, connector: Connector) -> Connection:
         try:
             return await connector.connect(self._address, [], self._timeout)
-        except (aiohttp.ClientConnectorError, TimeoutError) as error:
+        except (aiohttp.ClientError, OSError, ValueError) as error:  # whatever it was, nothing has been sent
             raise self._unreachable(error) from None
 
     async def _send_streamed(
@@ -214,7 +214,7 @@ class UpstreamClient:
         url = URL(target, encoded=True) if target else self._url
         try:
             response = await self._session.request(method, url, data=Outbound(headers, body), allow_redirects=False)
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
             raise self._unreachable(error) from None
         if not 200 <= response.status <= 599 or response.version is None or response.version[0] != 1:
             response.close()

@@ -192,9 +192,8 @@ class Probe:
         except (OSError, UnicodeError):  # a name that cannot be one
             raise _Bad("connect") from None
         try:
-            return await asyncio.open_connection(
-                sock=sock, limit=HEAD_BYTES, ssl=self._tls, server_hostname=self._address[0] if self._tls else None
-            )
+            name = self._address[0].rstrip(".") if self._tls else None  # as in certificates
+            return await asyncio.open_connection(sock=sock, limit=HEAD_BYTES, ssl=self._tls, server_hostname=name)
         except OSError:
             raise _Bad("tls" if self._tls else "connect") from None
 

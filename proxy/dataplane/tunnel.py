@@ -226,7 +226,7 @@ async def _connect(
                 sock=await tcp.connect(host, number, client.new_socket, client.resolver),
                 limit=HEAD_BYTES,
                 ssl=tls,
-                server_hostname=host if tls is not None else None,
+                server_hostname=host.rstrip(".") if tls is not None else None,  # as in certificates
             )
     except (OSError, TimeoutError) as error:
         raise ConnectFailed(type(error).__name__) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -17,6 +18,7 @@ from proxy.dataplane.client import Origin, Truncated, UpstreamClient, UpstreamRe
 from proxy.dataplane.connector import Body
 from proxy.dataplane.deadlines import Deadlines
 from proxy.dataplane.exchange import Headers
+from proxy.dataplane.resolver import Resolver
 from proxy.errors import ConnectFailed, PoolExhausted, Refusal, UpstreamFailed, UpstreamTimeout
 from proxy.metrics import ServerMetrics
 from tests.harness import RESULT, ScriptedUpstream, Wire, answer_json, free_port, json_answer, scripted_upstream
@@ -482,3 +484,20 @@ async def test_connections_that_cannot_be_made_are_counted_by_kind(streamed: boo
             assert origin_of(refused.value) == kind
             assert sender.client.connect_errors == {"connect": 0, "tls": 0, "timeout": 0, kind: 1}
             await sender.client.close()
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("host", ["nowhere.test", "nowhere.test.", "a..b", "127.0.0.1.", "127.1", "2130706433"])
+async def test_a_host_that_is_nowhere_is_a_connection_that_could_not_be_made(host: str, streamed: bool) -> None:
+    """However it is written: nothing was sent, so that another server may be asked."""
+
+    def nowhere(name: str) -> list[tuple[int, str]]:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    sender = Sender(f"http://{host}/mcp")
+    sender.client.resolver = Resolver(nowhere)
+    with pytest.raises(ConnectFailed):
+        await sender.post(pieces(b"{}") if streamed else b"{}")
+    assert sender.client.connect_errors == {"connect": 1, "tls": 0, "timeout": 0}
+    assert sender.idle()
+    await sender.client.close()

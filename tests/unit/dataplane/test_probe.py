@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import socket
 import ssl
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from proxy.config.reachable import Reachable
 from proxy.dataplane import tcp
 from proxy.dataplane.connector import tls_context
 from proxy.dataplane.probe import Probe, Result, kind_of
+from proxy.dataplane.resolver import Resolver
 from tests.harness import Script, ScriptedUpstream, Wire, free_port, json_answer, scripted_upstream
 from tests.unit.config.pem import write_pair
 
@@ -257,14 +259,17 @@ async def test_tls_is_checked_as_for_requests(tmp_path: Path, kind: str) -> None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(tmp_path / "up.pem", tmp_path / "up.key")
 
-    async def ask(upstream: ScriptedUpstream, **tls: str) -> Result:
-        url = f"https://localhost:{upstream.port}/mcp"
+    here = Resolver(lambda name: [(socket.AF_INET, "127.0.0.1")])
+
+    async def ask(upstream: ScriptedUpstream, host: str = "localhost", **tls: str) -> Result:
+        url = f"https://{host}:{upstream.port}/mcp"
         server = Server.model_validate({"url": url, "tls": tls, "health_check": {"kind": kind}})
         assert server.health_check is not None
-        return await Probe(server, server.health_check, tcp.new_socket, tls_context(server)).ask()
+        return await Probe(server, server.health_check, tcp.new_socket, tls_context(server), here).ask()
 
     async with scripted_upstream(saying(status(200, MODERN)), tls=context) as upstream:
         assert (await ask(upstream, ca=str(tmp_path / "up.pem"))).ok
+        assert (await ask(upstream, "localhost.", ca=str(tmp_path / "up.pem"))).ok
         assert short(await ask(upstream)) == (False, None, "tls")
     async with scripted_upstream(lambda wire: wire.send(status(400))) as plain:
         assert (await ask(plain)).error == "tls"

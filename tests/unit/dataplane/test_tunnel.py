@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -26,6 +27,7 @@ from proxy.dataplane import tcp
 from proxy.dataplane.client import UpstreamClient
 from proxy.dataplane.exchange import Headers
 from proxy.dataplane.head import parse_head
+from proxy.dataplane.resolver import Resolver
 from proxy.dataplane.rewrite import request_headers, response_headers
 from proxy.dataplane.tunnel import Relayed, Tunnel, open_tunnel, relay
 from proxy.dataplane.upstream import Upstream
@@ -38,11 +40,14 @@ HOST: Headers = [("Host", "live.test")]
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-def upstream_at(port: int, scheme: str = "ws", tls: ssl.SSLContext | None = None, connect: str = "5s") -> Upstream:
+def upstream_at(
+    port: int, scheme: str = "ws", tls: ssl.SSLContext | None = None, connect: str = "5s", host: str = "127.0.0.1"
+) -> Upstream:
     config = Server.model_validate(
-        {"url": f"{scheme}://127.0.0.1:{port}/ws", "transport": "websocket", "timeouts": {"connect": connect}}
+        {"url": f"{scheme}://{host}:{port}/ws", "transport": "websocket", "timeouts": {"connect": connect}}
     )
-    client = cast("UpstreamClient", SimpleNamespace(tls=tls, new_socket=tcp.new_socket, resolver=None))
+    here = Resolver(lambda name: [(socket.AF_INET, "127.0.0.1")])
+    client = cast("UpstreamClient", SimpleNamespace(tls=tls, new_socket=tcp.new_socket, resolver=here))
     return Upstream("live", config, client, ServerMetrics("live", str))
 
 
@@ -544,7 +549,7 @@ def certificate(directory: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
         name, name, secret.public_key(), 1, now - timedelta(days=1), now + timedelta(days=1)
     )
     builder = builder.add_extension(
-        x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
+        x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1")), x509.DNSName("up.test")]), critical=False
     )
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
     pem = directory / "pair.pem"
@@ -557,6 +562,18 @@ def certificate(directory: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(pem)
     return server, ssl.create_default_context(cafile=str(pem))
+
+
+async def test_a_name_with_a_dot_at_its_end_is_that_of_the_certificate(tmp_path: Path) -> None:
+    """Where certificates have none (RFC 6066 section 3)."""
+    server_tls, client_tls = certificate(tmp_path)
+    async with scripted(answers(SWITCH), server_tls) as port:
+        tunnel = await opened(port, scheme="wss", tls=client_tls, host="up.test.")
+        assert tunnel.status == 101
+        client = Client()
+        client.reader.feed_eof()
+        async with asyncio.timeout(5):
+            assert (await relay(client, tunnel, 0)).outcome == "client_gone"
 
 
 async def test_a_tunnel_over_tls_carries_bytes_and_checks_the_certificate(tmp_path: Path) -> None:
