@@ -1,5 +1,5 @@
-"""Puts maintenance windows in force, once a second: `upstream.window` of every server that is in one, for as long as it
-is, and the end of what still runs there when the drain is over.
+"""Puts maintenance windows in force, once a second: `upstream.window` of every server that is in one, and of those that
+it replaced, for as long as it is, and the end of what still runs there when the drain is over.
 
 Owns when. What a window is, and where requests go meanwhile, is `dataplane/maintenance.py`'s. Streams and tunnels are
 ended, since they have no end of their own; a request that waits for its answer is left to its own deadlines: it is cut
@@ -94,18 +94,17 @@ class Maintenance:
     def _put(self, snapshot: Snapshot, active: Mapping[str, Active], now: float) -> None:
         over = [name for name in self._under if name not in active]
         for name, planned in active.items():
-            upstream = snapshot.upstreams[name]
-            known = self._under.get(name)
+            place, known = snapshot.upstreams[name].place, self._under.get(name)
             window = planned if known is None else _still_drained(known[1], planned, now)
-            upstream.window = window
-            self._under[name] = upstream.place, window
+            for upstream in self._live.named(name):
+                upstream.window = window
+            self._under[name] = place, window
             if known is None:
-                self._tell_change("begin", name, upstream.place, window)
+                self._tell_change("begin", name, place, window)
         for name in over:
             place, window = self._under.pop(name)
-            upstream_left = snapshot.upstreams.get(name)
-            if upstream_left is not None:
-                upstream_left.window = None
+            for upstream in self._live.named(name) if name in snapshot.upstreams else ():
+                upstream.window = None
             self._tell_change("end", name, place, window)
 
     def _end_what_runs(self, now: float) -> None:

@@ -24,7 +24,7 @@ from proxy.identity.access import Server as Place
 from proxy.identity.records import SYSTEM_TENANT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from datetime import datetime
 
     from proxy.config.models import Config, Server
@@ -246,6 +246,11 @@ class Live:
         self._earlier.append(self.snapshot)
         self.snapshot = snapshot
         _count_pools(snapshot)
+
+    def named(self, name: str) -> Iterator[Upstream]:
+        """The server of a full name, and those that it replaced as long as requests may wait there."""
+        snapshots = (self.snapshot, *self._earlier)
+        return (upstream for each in snapshots if (upstream := each.upstreams.get(name)) is not None)
 
     async def close_retired(self) -> None:
         """Close the connections of servers that only snapshots without requests know, copies to them included."""

@@ -136,6 +136,27 @@ async def test_servers_of_a_new_snapshot_know_of_the_window_they_are_in(world: W
     assert [each[0] for each in world.told] == ["maintenance_begin", "maintenance_end"]
 
 
+async def test_who_waits_for_a_server_that_was_replaced_meets_the_window_of_the_new_one(world: World) -> None:
+    """Its begin, its change and its end; of a server that is gone nobody knows more than before."""
+    servers = {**SERVERS, "up": {"url": "http://y.test/mcp"}}
+    before = world.proxy.live.snapshot
+    old, before.requests = before.upstreams["up"], 1
+    world.proxy.configure(servers=servers)
+    await world.proxy.live.close_retired()
+    for title in ("disk", "still the disk"):
+        world.rows = {"w1": row(10, 100, title=title)}
+        world.step(10)
+        assert old.window == world.window() == (title, NOON + 100, NOON + 20)
+    world.rows = {}
+    world.step(11)
+    assert old.window is world.window() is None
+    world.rows = {"w1": row(10, 100)}
+    world.step(12)
+    world.proxy.configure(servers={"other": SERVERS["other"]})
+    world.step(13)
+    assert old.window == ("disk", NOON + 100, NOON + 20)
+
+
 async def test_streams_and_tunnels_end_when_the_drain_is_over(world: World) -> None:
     """And not before; those of other servers go on. What is not a stream is not known here, and goes on."""
     world.proxy.configure(servers=SERVERS, maintenance=[entry("up", 0, 100)])

@@ -195,6 +195,22 @@ async def test_a_retired_server_closes_although_others_are_busy() -> None:
                 await asyncio.sleep(0)
 
 
+async def test_a_server_is_found_with_those_that_it_replaced() -> None:
+    """As long as a request may wait there."""
+    async with proxying(servers(a=1, b=1)) as proxy:
+        first = proxy.live.snapshot
+        first.requests = 1
+        second = proxy.configure(servers=servers(a=2, b=1))
+        proxy.configure(servers=servers(a=2))
+        assert set(proxy.live.named("a")) == {second.upstreams["a"], first.upstreams["a"]}
+        await proxy.live.close_retired()
+        assert list(proxy.live.named("a")) == [second.upstreams["a"], first.upstreams["a"]]
+        assert list(proxy.live.named("b")) == [first.upstreams["b"]]
+        first.requests = 0
+        await proxy.live.close_retired()
+        assert list(proxy.live.named("a")) == [second.upstreams["a"]]
+
+
 async def test_closing_closes_what_earlier_snapshots_left_behind() -> None:
     """Also what a copy still uses."""
     async with proxying(servers(a=1)) as proxy:
