@@ -169,7 +169,7 @@ class OverloadWatch:
         load.closing_keepalive = reached >= 2
         load.refused_from = EVERYONE if reached >= 3 else self._lag_level.refused_from
         load.refusing = reached >= len(THRESHOLDS)
-        load.retry_after_s = max(1, round(config.lag_for))
+        load.retry_after_s = config.lag_for
 
     def _look_at_memory(self, now: float) -> None:
         """Used and allowed bytes, the level, and how much of bodies may be read until the next look."""

@@ -14,11 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import ceil
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from proxy.errors import Blocked, Refusal
+from proxy.errors import Blocked, Refusal, retry_after
 from proxy.identity.addresses import Networks
 from proxy.limits.scores import LOOPBACK, Policy, Scores, subject_of
 
@@ -139,7 +138,7 @@ class Bans:
         if ":" in ip and ip in self._policy.spared:  # one of the /64 that may, where others may not
             return
         self.refused += 1
-        raise Blocked(ban.kind, headers=(("Retry-After", str(ceil(ban.until - now))),))
+        raise Blocked(ban.kind, headers=retry_after(ban.until - now))
 
     def note(self, refusal: Refusal, ip: str, now: float, path: str = "") -> None:
         """A request from this address was refused; count it if that is a violation."""

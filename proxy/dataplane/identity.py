@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from proxy.dataplane.context import PREFLIGHT
-from proxy.errors import RegistryUnavailable
+from proxy.errors import RegistryUnavailable, retry_after
 from proxy.identity.credentials import unauthorized
 from proxy.identity.directory import UnknownCredential
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from proxy.identity.principal import Principal
 
 #: How soon to come back when nobody can say whether a credential is good, seconds.
-_RETRY: Final = (("Retry-After", "2"),)
+_RETRY: Final = retry_after(2)
 
 
 def _without_credential(ctx: RequestContext, admission: Admission) -> Principal:

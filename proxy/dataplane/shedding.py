@@ -9,7 +9,7 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, Final
 
-from proxy.errors import Shed
+from proxy.errors import Shed, retry_after
 from proxy.limits.costs import EXEMPT
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ class Load:
         self.memory_limit = 0
         #: Refused requests by class.
         self.shed = [0, 0, 0]
-        self.retry_after_s = 1
+        #: How soon who is refused may come back.
+        self.retry_after_s = 1.0
 
 
 def check_load(load: Load, priority: int, method: str) -> None:
@@ -73,5 +74,5 @@ def refuse_waiting(load: Load, queues: Iterable[RequestQueue]) -> None:
 
 
 def refusal(load: Load) -> Shed:
-    """What a client is told: when it may come back, in whole seconds."""
-    return Shed(f"refused from class {load.refused_from}", headers=(("Retry-After", str(load.retry_after_s)),))
+    """What a client is told."""
+    return Shed(f"refused from class {load.refused_from}", headers=retry_after(load.retry_after_s))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from proxy import errors
 from proxy.errors import (
     HEADER_MISMATCH,
     INTERNAL_ERROR,
@@ -50,6 +52,12 @@ def test_when_to_come_back_is_told_in_whole_seconds(wait_s: float, told: str) ->
     """Rounded up: who comes back then is not too early. One second at least."""
     assert retry_after(wait_s) == (("Retry-After", told),)
     assert retry_after() == retry_after(1)
+
+
+def test_only_one_place_writes_when_to_come_back() -> None:
+    """So that all clients are told by one rule."""
+    sources = Path(errors.__file__).parent.rglob("*.py")
+    assert [path.name for path in sources if '("Retry-After"' in path.read_text()] == ["errors.py"]
 
 
 def test_every_refusal_has_a_reason_of_its_own() -> None:

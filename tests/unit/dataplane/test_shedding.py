@@ -48,6 +48,6 @@ def test_who_asks_whether_it_is_there_is_never_refused(priority: int) -> None:
 def test_a_refusal_says_when_to_come_back() -> None:
     """503 with Retry-After in whole seconds."""
     load = Load()
-    load.retry_after_s = 7
+    load.retry_after_s = 6.1
     shed = refusal(load)
     assert (shed.status, shed.reason, shed.headers) == (503, "shed", (("Retry-After", "7"),))
