@@ -174,7 +174,11 @@ def is_plain(raw: bytes) -> bool:
 def tenant_of(record: Mapping[str, Any]) -> str:
     """The tenant whose row it is: the system's when none is known. Raises Unfit."""
     tenant = record.get("tenant_id")
-    return uuid(tenant) if tenant else SYSTEM_TENANT
+    if not tenant:
+        return SYSTEM_TENANT
+    if tenant.__class__ is not str:
+        raise Unfit("no UUID")
+    return uuid(tenant)
 
 
 def _actor_type(record: Mapping[str, Any]) -> str:

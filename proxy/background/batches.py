@@ -20,8 +20,7 @@ from proxy.spool.kinds import is_row
 from proxy.spool.quarantine import Entry, Quarantine
 from proxy.spool.segment import HEAD
 from proxy.store.database import Unavailable
-from proxy.store.observations import patient
-from proxy.store.records import Repeated, Row, Unfit, Unusable, add_rows, row_of
+from proxy.store.records import Repeated, Row, Unfit, Unusable, add_rows, row_of, writing
 
 if TYPE_CHECKING:
     from proxy.audit.chain import Draft
@@ -157,7 +156,7 @@ async def send(means: Means, batch: Batch) -> tuple[Fate, str]:
 
 async def _commit(means: Means, rows: list[Row], *, new: bool) -> None:
     if rows:
-        async with patient(means.database.audit()) as session:
+        async with writing(means.database) as session:
             await add_rows(session, rows, new=new)
 
 

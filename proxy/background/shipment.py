@@ -19,8 +19,7 @@ from proxy.background.batches import FULL, MOST_RECORDS, SLICE, Away, Batch, Fat
 from proxy.spool import checkpoint, layout, segment
 from proxy.spool.checkpoint import Checkpoint
 from proxy.store.database import Unavailable
-from proxy.store.observations import patient
-from proxy.store.records import SignedHead, Unusable, add_heads, signed
+from proxy.store.records import SignedHead, Unusable, add_heads, signed, writing
 
 if TYPE_CHECKING:
     from proxy.background.batches import Means
@@ -210,7 +209,7 @@ class Shipment:
     async def _send_heads(self, due: list[SignedHead]) -> None:
         try:
             if due:
-                async with patient(self._means.database.audit()) as session:
+                async with writing(self._means.database) as session:
                     await add_heads(session, due)
         except (Unavailable, Unusable) as reason:
             raise Away(str(reason)) from None

@@ -10,6 +10,7 @@ import gzip
 import itertools
 import os
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -75,7 +76,12 @@ def _verify(paths: Sequence[Path], keys: Mapping[str, Verifies], report: Report)
 
 def _heads(path: Path) -> Sequence[tuple[Head, str | None, bytes | None]]:
     with _opened(path) as file:
-        return heads_first(itertools.chain.from_iterable(lines(file, 0, None)))
+        kept = heads_first(itertools.chain.from_iterable(lines(file, 0, None)))
+    for head, key_id, _ in kept:
+        texts = [head.tenant, head.segment, *(each for each in (head.previous, key_id) if each is not None)]
+        if not all(isinstance(each, str) for each in texts):
+            raise Strange("a head that cannot be read")
+    return kept
 
 
 Part = tuple[Trail, int, dict[str, int]]
@@ -133,7 +139,8 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 def lines(file: BinaryIO, start: int, end: int | None) -> Iterator[list[bytes]]:
     """The lines that begin in this part of a file, `end` excluded, in portions. Raises Strange for one without an
     end."""
-    at = max(start - 1, 0)
+    file.seek(0)
+    at = max(start - 1, 0 if start or file.read(len(BOM_UTF8)) != BOM_UTF8 else len(BOM_UTF8))
     file.seek(at)
     rest, skips = b"", start > 0
     while block := file.read(_BLOCK):

@@ -191,7 +191,7 @@ def _quarantine(given: Namespace, config: Config, spool: Path) -> int:
 
 
 def _retry(given: Namespace, quarantine: Quarantine, spool: Path) -> int:
-    count = asyncio.run(_put_back(quarantine, spool)) if len(quarantine) else 0
+    count = _put_back(quarantine, spool) if len(quarantine) else 0
     if len(quarantine):
         raise Misuse("the records could not be written; they stay where they were")
     if given.json:
@@ -201,24 +201,28 @@ def _retry(given: Namespace, quarantine: Quarantine, spool: Path) -> int:
     return DONE
 
 
-async def _put_back(quarantine: Quarantine, spool: Path) -> int:
+def _put_back(quarantine: Quarantine, spool: Path) -> int:
     """Give the records a journal. It is held until they are out of the quarantine: whoever ships it skips those that
-    are in there."""
+    are in there. Nothing is open in it from its beginning, and it goes only if it did not get them: so whatever ends
+    this when, each record is in one of the two."""
     from proxy.spool.journal import Bounds, Journal
 
-    journal, loop = Journal(spool, Bounds(total=1 << 62), time.time), asyncio.get_running_loop()
+    journal, kept = Journal(spool, Bounds(total=1 << 62), time.time), False
+    layout.put_file(journal.path / layout.SEALED, b"")
 
     async def write(records: list[bytes]) -> bool:
-        kept = all(journal.end("", record, "strict") for record in records)  # no refusal's bound holds for them
+        written = all(journal.end("", record, "strict") for record in records)  # no refusal's bound holds for them
         async with asyncio.timeout(_FINISH_S):
-            return await journal.durable() and kept
+            return await journal.durable() and written
 
-    def put(records: list[bytes]) -> bool:
-        return asyncio.run_coroutine_threadsafe(write(records), loop).result()
+    with asyncio.Runner() as runner:
 
-    count = 0
-    try:
-        count = await asyncio.to_thread(quarantine.take_back, put)
-    finally:
-        await journal.close(remove=not count)
-    return count
+        def put(records: list[bytes]) -> bool:
+            nonlocal kept
+            kept = runner.run(write(records))
+            return kept
+
+        try:
+            return quarantine.take_back(put)
+        finally:
+            runner.run(journal.close(remove=not kept))

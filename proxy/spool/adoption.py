@@ -23,6 +23,8 @@ from proxy.spool.kinds import closed, fields_of, opened
 _PIECE: Final = 256 << 10
 _REST_S: Final = 0.001
 _DAY: Final = len("2026-11-22")
+#: What beginnings have and ends have not.
+_ARGUMENTS: Final = ("arguments", "arguments_hash")
 _NO_ROOM: Final = (ENOSPC, EDQUOT)
 
 
@@ -144,5 +146,6 @@ def _settle(path: Path, end: int | None) -> None:
 
 
 def _unknown(intent: dict[str, object]) -> bytes:
-    """The end of a request of which only its beginning is known."""
-    return orjson.dumps({**intent, "kind": "outcome", "outcome": "unknown", "reason": "crash"})
+    """The end of a request of which only its beginning is known: what is large or deep of that stays there."""
+    about = {name: value for name, value in intent.items() if name not in _ARGUMENTS}
+    return orjson.dumps({**about, "kind": "outcome", "outcome": "unknown", "reason": "crash"})

@@ -286,7 +286,7 @@ class Journal:
         lost = len(self._ring) + len(self._tallies)
         self._ring = Ring(0)
         self._stop()
-        with suppress(TimeoutError):  # it was written, and is in the hands of the kernel
+        with suppress(OSError):  # TimeoutError is one: it was written, and is in the hands of the kernel
             async with asyncio.timeout(_CLOSE_S):
                 await self._groups.through(self._writer.mark)
                 if not self._open and not lost:

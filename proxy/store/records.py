@@ -7,7 +7,8 @@ it stands in its chain is `proxy.audit`'s to know.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from proxy.store.pool import Unavailable
 
 if TYPE_CHECKING:
     from proxy.audit.signing import Signer
+    from proxy.store.database import Database
     from proxy.store.pool import Session
 
 __all__ = [
@@ -34,10 +36,11 @@ __all__ = [
     "add_rows",
     "row_of",
     "signed",
+    "writing",
 ]
 
 
-class Repeated(Exception):
+class Repeated(Unusable):
     """Some of the rows are there already: add them as such."""
 
 
@@ -133,6 +136,15 @@ def _composite(values: Sequence[Value]) -> str:
     return f"({','.join(quoted)})"
 
 
+@asynccontextmanager
+async def writing(database: Database) -> AsyncIterator[Session]:
+    """A transaction for rows and heads, whose beginning and end may fail as any statement may. Raises Repeated,
+    Unusable, Unavailable."""
+    with _told_apart():
+        async with database.audit() as session:
+            yield session
+
+
 async def add_rows(session: Session, rows: Sequence[Row], *, new: bool = False) -> None:
     """Add rows of any tenant, each once; `session` is one of `Database.audit`. `new`: none should be there, or else
     Repeated is raised, and the transaction is void. Raises Unusable, Unavailable."""
@@ -186,10 +198,16 @@ def signed(head: Head, signer: Signer | None) -> SignedHead:
 
 
 async def _execute(session: Session, statement: str, *parameters: object) -> None:
-    try:
+    with _told_apart():
         await session.execute(statement, *parameters)
-    except asyncpg.UniqueViolationError:
-        raise Repeated from None
+
+
+@contextmanager
+def _told_apart() -> Iterator[None]:
+    try:
+        yield
+    except asyncpg.UniqueViolationError as error:
+        raise Repeated(type(error).__name__) from None
     except REFUSED as error:
         raise Unusable(type(error).__name__) from None
     except asyncpg.PostgresError as error:  # no such table yet, no room, an administrator at work: later, perhaps

@@ -103,6 +103,13 @@ def test_of_some_records_no_row_can_be_made(changes: dict[str, Any]) -> None:
     assert not any(isinstance(value, str) and value in str(refusal.value) for value in changes.values())
 
 
+@pytest.mark.parametrize("tenant", [5, True, ["x"], {"x": 1}, "acme"], ids=str)
+def test_a_tenant_is_a_uuid(tenant: object) -> None:
+    """It is asked for before anything else of a record."""
+    with pytest.raises(Unfit):
+        tenant_of({"tenant_id": tenant})
+
+
 @pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"5", b'{"a":"\xff"}'])
 def test_what_is_no_json_object_is_no_record(raw: bytes) -> None:
     """It is told apart from a record that says nothing."""

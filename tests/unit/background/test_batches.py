@@ -87,3 +87,31 @@ async def test_a_database_without_tables_is_away(tmp_path: Path) -> None:
         await execute(owner_dsn(name), "REVOKE INSERT ON audit_logs FROM mcp_manager_audit")
         batch = await make(means, call(1), 0, Chains("j/1").draft())
         assert await send(means, batch) == ("away", "InsufficientPrivilegeError")
+
+
+@pytest.mark.parametrize(
+    ("condition", "fate"),
+    [
+        ("disk_full", ("away", "DiskFullError")), ("admin_shutdown", ("away", "AdminShutdownError")),
+        ("check_violation", ("refused", "CheckViolationError")),
+        ("unique_violation", ("refused", "UniqueViolationError")),
+    ],
+)  # fmt: skip
+async def test_a_commit_may_fail_as_a_statement_may(tmp_path: Path, condition: str, fate: tuple[str, str]) -> None:
+    """Rules that wait for the end of the transaction, and disks that are full just then."""
+    async with (
+        migrated_database() as name,
+        opened(name, statement_s=10.0) as database,
+        means_of(database, tmp_path) as means,
+    ):
+        for statement in (
+            "CREATE FUNCTION fails() RETURNS trigger LANGUAGE plpgsql AS"
+            f" $$ BEGIN RAISE EXCEPTION USING ERRCODE = '{condition}'; END $$",
+            "CREATE CONSTRAINT TRIGGER fails AFTER INSERT ON audit_logs DEFERRABLE INITIALLY DEFERRED"
+            " FOR EACH ROW EXECUTE FUNCTION fails()",
+        ):
+            await execute(owner_dsn(name), statement)
+        batch = await make(means, call(1), 0, Chains("j/1").draft())
+        assert await send(means, batch) == fate
+        await execute(owner_dsn(name), "DROP TRIGGER fails ON audit_logs")
+        assert await send(means, batch) == ("sent", "")

@@ -72,7 +72,9 @@ def test_files_that_are_parts_of_one_trail_are_verified_together(auditor: Audito
         ("changed", 9, '"tools/call"', '"tools/list"'), ("changed", 9, '"messages":1', '"messages":2'),
         ("missing", 9, None, ""), ("inserted", 9, None, "{line}\n{line}"), ("unreadable", 9, None, "{line}\n{{"),
         ("forged", 0, '"row_count":', '"row_count":1'),
-        ("unreadable", 0, '"head":"', '"head":"x'),
+        ("unreadable", 0, '"head":"', '"head":"x'), ("unreadable", 0, '"tenant_id":', '"tenant_id":5,"was":'),
+        ("unreadable", 0, '"segment":', '"segment":["x"],"was":'), ("unreadable", 0, '"key_id":', '"key_id":{},"was":'),
+        ("unreadable", 0, '"previous":', '"previous":[],"was":'),
     ],
 )  # fmt: skip
 def test_what_was_done_to_an_export_is_told(
@@ -88,6 +90,17 @@ def test_what_was_done_to_an_export_is_told(
     export.write_text("\n".join(rows))
     report = verified(auditor, export)
     assert kind in report["counts"]
+
+
+def test_what_editors_do_to_ends_of_lines_and_the_begin_of_a_file_changes_nothing(
+    auditor: Auditor, export: Path
+) -> None:
+    """A mark of the order of bytes, ends of lines as of Windows, and lines between."""
+    content = export.read_bytes()
+    for edited in (b"\xef\xbb\xbf" + content, content.replace(b"\n", b"\r\n"), content.replace(b"\n", b"\n\n")):
+        export.write_bytes(edited)
+        report = verified(auditor, export)
+        assert (report["complete"], report["rows"], report["heads"]) == (True, 40, 2)
 
 
 def test_a_chain_without_a_head_is_told(auditor: Auditor, export: Path) -> None:

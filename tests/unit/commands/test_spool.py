@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
@@ -10,12 +11,12 @@ import orjson
 import pytest
 
 from proxy.spool import layout
-from proxy.spool.adoption import orphans
+from proxy.spool.adoption import adopt, orphans
 from proxy.spool.checkpoint import Checkpoint, save
 from proxy.spool.journal import Journal
 from proxy.spool.quarantine import Entry, Quarantine
 from tests.unit.commands.conftest import Operator
-from tests.unit.spool.records import NOON, Wall, journal_in, key_of, kill
+from tests.unit.spool.records import NOON, Wall, contents, journal_in, key_of, kill
 
 ROWS = "SELECT id, kind, outcome, reason FROM audit_logs ORDER BY id, kind"
 
@@ -161,6 +162,45 @@ def test_what_cannot_be_written_back_stays_in_quarantine(operator: Operator, spo
     with largest_file(100):
         assert "they stay where they were" in operator.refused("spool", "quarantine", "--retry")
     assert len(operator.result("spool", "quarantine")) == 1
+
+
+def test_who_is_interrupted_while_he_puts_records_back_loses_none(
+    operator: Operator, spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are in the quarantine, or in a journal, or in both, where whoever ships passes over them."""
+    spool.mkdir(parents=True)
+    assert Quarantine(spool).add(Entry(record_of("intent", 1), "no partition", NOON, "gone/7"))
+    durable = Journal.durable
+
+    async def interrupted(self: Journal) -> bool:
+        signal.raise_signal(signal.SIGINT)
+        return await durable(self)
+
+    monkeypatch.setattr(Journal, "durable", interrupted)
+    operator.run("spool", "quarantine", "--retry")
+    kept = [entry.record for entry in Quarantine(spool).entries()]
+    for path in layout.journals(spool):
+        kept += contents(path)
+    assert record_of("intent", 1) in kept
+
+
+def test_a_beginning_that_was_put_back_is_not_open(
+    operator: Operator, spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its end is elsewhere: who finds the journal, however the command ended, makes no other one."""
+    spool.mkdir(parents=True)
+    assert Quarantine(spool).add(Entry(record_of("intent", 1), "no partition", NOON, "gone/7"))
+
+    async def killed(self: Journal, *, remove: bool = False) -> int:
+        kill(self)
+        return 0
+
+    monkeypatch.setattr(Journal, "close", killed)
+    assert operator.result("spool", "quarantine", "--retry") == {"retried": 1}
+    taken = adopt(orphans(spool)[0], lambda: None)
+    assert taken is not None
+    assert (taken.unknown, contents(taken.path)) == (0, [record_of("intent", 1)])
+    taken.release()
 
 
 def test_without_a_database_nothing_is_shipped(operator: Operator, spool: Path) -> None:

@@ -64,6 +64,19 @@ def test_unknown_ends_of_two_days_are_in_two_segments(tmp_path: Path) -> None:
     assert contents(path)[2:] == [unknown(yesterday), unknown(today)]
 
 
+def test_arguments_stay_with_the_beginning(tmp_path: Path) -> None:
+    """Whatever they are: no end has any, and one that is as deep or as large as a beginning may be cannot be made."""
+    begun = intent(1, arguments={"a": 1}, arguments_hash="00", tool="b")
+    head = intent(2)[:-1] + b',"arguments":'
+    deep = head + b"[" * 1000 + b"]" * 1000 + b"}"
+    large = head + b'"' + b"x" * (segment.LARGEST - len(head) - 3) + b'"}'
+    for record in (begun, deep, large):
+        path = abandoned(tmp_path, [record])
+        assert adopted(path).unknown == 1
+        made = orjson.loads(contents(path)[1])
+        assert (made["outcome"], made.keys() & {"arguments", "arguments_hash"}) == ("unknown", set())
+
+
 def test_adopting_twice_comes_to_the_same(tmp_path: Path) -> None:
     """Also when the first one died after half of it."""
     path = abandoned(tmp_path, [intent(1)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import shutil
 import tempfile
 import threading
@@ -551,6 +552,21 @@ async def test_a_closed_journal_is_left_to_others(mine: Journal) -> None:
     for grade in ("strict", "standard"):
         assert not mine.begin(key_of(2), intent(2), grade)  # type: ignore[arg-type]
         assert not mine.takes(grade)  # type: ignore[arg-type]
+
+
+async def test_a_journal_that_cannot_be_sealed_is_left_to_others_all_the_same(
+    mine: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others may have filled the disk to its last byte."""
+    mine.begin(key_of(1), intent(1), "standard")
+    mine.end(key_of(1), outcome(1), "standard")
+
+    def put_file(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr(layout, "put_file", put_file)
+    assert await mine.close() == 0
+    assert adoption.orphans(mine.path.parent) == [mine.path]
 
 
 async def test_a_journal_closed_with_open_requests_is_not_sealed(mine: Journal) -> None:
