@@ -23,7 +23,9 @@ from urllib.request import urlopen
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-START_S = 20.0
+START_S = 60.0
+#: The longest that a test waits for what comes at once on a machine that is not busy, seconds.
+PATIENCE_S = 20.0
 #: The breaker of a server that fails on purpose in a test about something else.
 UNENFORCED = {"enforce": False}
 
@@ -81,17 +83,17 @@ class ProxyProcess:
         self.write(config)
         self.process.send_signal(signal.SIGHUP)
         return self.wait_for(
-            lambda line: line.get("event") in ("configuration in force", "configuration refused"), 10.0, seen
+            lambda line: line.get("event") in ("configuration in force", "configuration refused"), start=seen
         )
 
     def wait_for(
-        self, wanted: Callable[[dict[str, Any]], bool], timeout_s: float = 5.0, start: int = 0
+        self, wanted: Callable[[dict[str, Any]], bool], timeout_s: float = PATIENCE_S, start: int = 0
     ) -> dict[str, Any]:
         """The first log line, from `start` on, that is wanted. Raises AssertionError when it does not come."""
         return self.logged(wanted, 1, timeout_s, start)[0]
 
     def logged(
-        self, wanted: Callable[[dict[str, Any]], bool], count: int, timeout_s: float = 5.0, start: int = 0
+        self, wanted: Callable[[dict[str, Any]], bool], count: int, timeout_s: float = PATIENCE_S, start: int = 0
     ) -> list[dict[str, Any]]:
         """All log lines, from `start` on, that are wanted, once there are `count`. The log is written in batches: what
         a line tells can be seen before the line. Raises AssertionError when there are fewer."""
@@ -110,7 +112,7 @@ class ProxyProcess:
         return (self.directory / "stderr").read_text(errors="replace")
 
     def admin(self, path: str) -> str:
-        with urlopen(f"http://127.0.0.1:{self.admin_port}{path}", timeout=5) as answer:
+        with urlopen(f"http://127.0.0.1:{self.admin_port}{path}", timeout=PATIENCE_S) as answer:
             return str(answer.read().decode())
 
     def metric(self, name: str, **labels: str) -> float:
@@ -134,7 +136,7 @@ class ProxyProcess:
                 count += os.readlink(entry).startswith("socket:")
         return count
 
-    def stop(self, timeout_s: float = 10.0) -> int:
+    def stop(self, timeout_s: float = PATIENCE_S) -> int:
         """SIGTERM, and the exit code; a process that does not end is killed and fails the test."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
@@ -282,17 +284,17 @@ async def scripted_upstream(
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on now, and that nobody else gets: the kernel gives ports of this range to
-    nobody who does not ask for them, and another process of the tests finds the claim on it, a UDP socket that stays
-    open as long as this process."""
+    """A port of 127.0.0.1 that nobody listens on now, and that nobody else gets: the kernel gives a port of this range
+    only to who asks for it, and another process of the tests finds the claim on it, a UDP socket that stays open as
+    long as this process."""
     while True:
         port = random.SystemRandom().randrange(10_000, 16_000)
-        with socket.socket(type=socket.SOCK_DGRAM) as claim, socket.socket() as probe:
-            with contextlib.suppress(OSError):
-                claim.bind(("127.0.0.1", port))
-                probe.bind(("127.0.0.1", port))
-                claim.detach()
-                return port
+        claim, probe = socket.socket(type=socket.SOCK_DGRAM), socket.socket()
+        with claim, probe, contextlib.suppress(OSError):
+            claim.bind(("127.0.0.1", port))
+            probe.bind(("127.0.0.1", port))
+            claim.detach()
+            return port
 
 
 RESULT = b'{"jsonrpc":"2.0","id":1,"result":{}}'
@@ -342,7 +344,7 @@ class RawClient:
     async def head(self) -> bytes:
         """The head of the next answer, 100 Continue left out."""
         while True:
-            head = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 15)
+            head = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), PATIENCE_S)
             if not head.startswith(b"HTTP/1.1 100 "):
                 return head
 
@@ -353,19 +355,19 @@ class RawClient:
         fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:] if line)}
         status = int(lines[0].split()[1])
         if "content-length" in fields:
-            body = await asyncio.wait_for(self.reader.readexactly(int(fields["content-length"])), 15)
+            body = await asyncio.wait_for(self.reader.readexactly(int(fields["content-length"])), PATIENCE_S)
         elif fields.get("transfer-encoding") == "chunked":
             body = b""
             while chunk := await self.chunk():
                 body += chunk
         else:
-            body = b"" if status in (204, 304) else await asyncio.wait_for(self.reader.read(), 15)
+            body = b"" if status in (204, 304) else await asyncio.wait_for(self.reader.read(), PATIENCE_S)
         return status, fields, body
 
     async def chunk(self) -> bytes:
         """The next chunk of a chunked body, b'' at its end."""
-        size = int(await asyncio.wait_for(self.reader.readuntil(b"\r\n"), 15), 16)
-        return (await asyncio.wait_for(self.reader.readexactly(size + 2), 15))[:-2]
+        size = int(await asyncio.wait_for(self.reader.readuntil(b"\r\n"), PATIENCE_S), 16)
+        return (await asyncio.wait_for(self.reader.readexactly(size + 2), PATIENCE_S))[:-2]
 
     def stop_reading(self) -> None:
         """Leave what comes in the kernel's buffers."""
@@ -374,7 +376,7 @@ class RawClient:
     async def at_end(self) -> bool:
         """Whether the proxy closes the connection without another byte."""
         try:
-            return await asyncio.wait_for(self.reader.read(1), 5) == b""
+            return await asyncio.wait_for(self.reader.read(1), PATIENCE_S) == b""
         except ConnectionError:
             return True
 

@@ -14,7 +14,7 @@ from typing import Final
 from tests.harness import ProxyProcess, ScriptedUpstream, scripted_upstream
 
 #: Longest wait for an answer, seconds.
-ANSWER_S: Final = 10.0
+ANSWER_S: Final = 20.0
 
 
 class Server(threading.Thread):
@@ -38,7 +38,7 @@ class Server(threading.Thread):
 
     def __enter__(self) -> ScriptedUpstream:
         self.start()
-        assert self._ready.wait(5)
+        assert self._ready.wait(30)
         return self.upstream
 
     def __exit__(self, *_: object) -> None:

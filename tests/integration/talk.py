@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import orjson
 
-from tests.harness import CALL, RawClient, Wire, post
+from tests.harness import CALL, PATIENCE_S, RawClient, Wire, post
 
 SSE_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -78,7 +78,7 @@ async def hang(wire: Wire) -> None:
     await wire.reader.read()
 
 
-async def soon(condition: asyncio.Event, seconds: float = 2.0) -> None:
+async def soon(condition: asyncio.Event, seconds: float = PATIENCE_S) -> None:
     """Fail unless it happens in time."""
     async with asyncio.timeout(seconds):
         await condition.wait()

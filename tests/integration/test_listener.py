@@ -14,6 +14,7 @@ import pytest
 
 from tests.harness import (
     CALL,
+    PATIENCE_S,
     RESULT,
     ProxyProcess,
     RawClient,
@@ -62,6 +63,7 @@ async def refused(client: RawClient) -> tuple[int, str]:
 # --- deadlines --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 async def test_a_head_that_never_ends_is_answered_408(brisk: ProxyProcess, clients: Clients) -> None:
     """The clock runs from the first byte and no further byte turns it back."""
     client = await clients.connect(brisk.port)
@@ -84,14 +86,16 @@ async def test_a_head_may_come_byte_by_byte(brisk: ProxyProcess, clients: Client
     assert (await client.answer())[::2] == (200, RESULT)
 
 
+@pytest.mark.alone
 async def test_a_connection_that_never_asks_is_closed_without_a_word(brisk: ProxyProcess, clients: Clients) -> None:
     """There is no request to answer, and no line in the log."""
-    client = await clients.connect(brisk.port)
     began = time.monotonic()
+    client = await clients.connect(brisk.port)
     assert await client.at_end()
     assert 0.4 < time.monotonic() - began < 1.5
 
 
+@pytest.mark.alone
 async def test_a_connection_is_closed_when_it_stays_idle(
     brisk: ProxyProcess, clients: Clients, upstream: ScriptedUpstream
 ) -> None:
@@ -110,21 +114,23 @@ async def test_a_connection_is_closed_when_it_stays_idle(
 
 @pytest.mark.parametrize("path", ["/up/mcp", "/raw"])
 @pytest.mark.parametrize("framing", ["Content-Length: 100", "Transfer-Encoding: chunked"])
+@pytest.mark.alone
 async def test_a_body_that_stalls_is_answered_408(
     brisk: ProxyProcess, clients: Clients, upstream: ScriptedUpstream, path: str, framing: str
 ) -> None:
     """Also where the body is streamed to a server that waits for its rest: the server's connection is closed."""
     client = await clients.connect(brisk.port)
     head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n{framing}\r\n\r\n"
-    await client.send(head.encode() + (b'{"a":' if "Length" in framing else b'5\r\n{"a":\r\n'))
     began = time.monotonic()
+    await client.send(head.encode() + (b'{"a":' if "Length" in framing else b'5\r\n{"a":\r\n'))
     assert await refused(client) == (408, "request_timeout")
     assert 0.4 < time.monotonic() - began < 1.5
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(PATIENCE_S):
         while upstream.open:
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.alone
 async def test_a_body_that_trickles_on_is_cut_by_its_total(
     brisk: ProxyProcess, clients: Clients, upstream: ScriptedUpstream
 ) -> None:
@@ -141,6 +147,7 @@ async def test_a_body_that_trickles_on_is_cut_by_its_total(
     assert 1.8 < time.monotonic() - began < 4
 
 
+@pytest.mark.alone
 async def test_a_client_that_stops_reading_is_cut_off(
     brisk: ProxyProcess, clients: Clients, upstream: ScriptedUpstream
 ) -> None:
@@ -162,9 +169,9 @@ async def test_a_client_that_stops_reading_is_cut_off(
     seen = len(brisk.lines)
     began = time.monotonic()
     await client.send(post())
-    line = await asyncio.to_thread(brisk.wait_for, lambda line: line.get("outcome") == "client_gone", 5.0, seen)
+    line = await asyncio.to_thread(brisk.wait_for, lambda line: line.get("outcome") == "client_gone", start=seen)
     assert line["status"] == 200
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(PATIENCE_S):
         while not closed_at:
             await asyncio.sleep(0.01)
     assert 0.9 < closed_at[0] - began < 4
@@ -274,7 +281,7 @@ async def test_above_the_cap_the_answer_is_503_and_the_admin_port_works(clients:
             await inside[0].send(post())
             assert (await inside[0].answer())[0] == 200  # those inside are not disturbed
             await inside[1].close()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 while proxy.metric("mcp_proxy_connections_open") > 2:
                     await asyncio.sleep(0.02)
             late = await clients.connect(proxy.port)
@@ -292,16 +299,16 @@ async def test_a_thousand_idle_connections_cost_little(clients: Clients) -> None
             assert (await first.answer())[0] == 200
             before = proxy.rss_bytes()
             opened = await asyncio.gather(*(clients.connect(proxy.port) for _ in range(1000)))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_S):
                 while proxy.metric("mcp_proxy_connections_open") < 1001:
                     await asyncio.sleep(0.02)
             assert (proxy.rss_bytes() - before) / 1000 < 16 << 10
             began = time.monotonic()
             await opened[500].send(post())
             assert (await opened[500].answer())[0] == 200
-            assert time.monotonic() - began < 1
+            assert time.monotonic() - began < 5
             await clients.close()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_S):
                 while proxy.metric("mcp_proxy_connections_open"):
                     await asyncio.sleep(0.02)
 
@@ -316,9 +323,9 @@ class Secured:
         self.certificate, self.key = directory / "server.pem", directory / "server.key"
         write_pair(self.certificate, self.key)
 
-    def config(self, upstream: ScriptedUpstream) -> dict[str, Any]:
+    def config(self, upstream: ScriptedUpstream, **timeouts: str) -> dict[str, Any]:
         tls = {"certificate": str(self.certificate), "key": str(self.key)}
-        return {"listen": {"tls": tls, "timeouts": BRISK}, "servers": {"up": {"url": upstream.url}}}
+        return {"listen": {"tls": tls, "timeouts": timeouts}, "servers": {"up": {"url": upstream.url}}}
 
     def trusting(self) -> ssl.SSLContext:
         """A client's context that trusts the certificate that is on disk now."""
@@ -337,7 +344,7 @@ async def test_tls_carries_calls_and_streams(tmp_path: Path) -> None:
     """ALPN settles on http/1.1; the server is told of https; old versions and plain HTTP are turned away."""
     secured = Secured(tmp_path)
     async with scripted_upstream() as upstream:
-        with running_proxy(secured.config(upstream)) as proxy:
+        with running_proxy(secured.config(upstream, keepalive="2s")) as proxy:
             client = await secure(proxy.port, secured.trusting())
             assert client.writer.get_extra_info("ssl_object").selected_alpn_protocol() == "http/1.1"
             for _ in range(2):
@@ -392,13 +399,14 @@ async def test_a_renewed_certificate_is_served_after_a_reload(tmp_path: Path) ->
             await again.close()
 
 
+@pytest.mark.alone
 async def test_a_handshake_that_never_ends_is_cut_off(tmp_path: Path) -> None:
     """By the deadline of the head: a client that says nothing costs nothing for long."""
     secured = Secured(tmp_path)
     async with scripted_upstream() as upstream:
-        with running_proxy(secured.config(upstream)) as proxy:
-            client = await RawClient.connect(proxy.port)
+        with running_proxy(secured.config(upstream, head="500ms")) as proxy:
             began = time.monotonic()
+            client = await RawClient.connect(proxy.port)
             assert await client.at_end()
             assert 0.3 < time.monotonic() - began < 2
             await client.close()

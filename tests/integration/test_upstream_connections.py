@@ -149,6 +149,7 @@ def around(middle_s: float, steps: int = 40, step_s: float = 0.001) -> list[floa
     return [middle_s + step * step_s for step in range(-steps, steps + 1)]
 
 
+@pytest.mark.alone
 async def test_no_call_meets_a_connection_that_is_about_to_close(proxy: ProxyProcess) -> None:
     """Gaps in steps of 1 ms around the moment at which an upstream closes, and around our own limit."""
     async with (
@@ -162,6 +163,7 @@ async def test_no_call_meets_a_connection_that_is_about_to_close(proxy: ProxyPro
     assert outcomes == [(0, 0), (0, 0)]
 
 
+@pytest.mark.alone
 async def test_streamed_bodies_meet_no_such_connection_either(proxy: ProxyProcess) -> None:
     """A route that inspects nothing takes another way through the client."""
     async with idle_upstream(ANNOUNCING, ANNOUNCED_S, b"Keep-Alive: timeout=1\r\n") as announcing:
