@@ -7,7 +7,7 @@ what goes at all is decided in `retention_plan.py`.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,6 +17,7 @@ from proxy.background.retention_work import Done, Doomed, Work
 from proxy.config.retention import DEFAULTS
 from proxy.metrics import Family
 from proxy.store import retention as store
+from proxy.store import retention_policies
 from proxy.store.pool import Unavailable
 from proxy.store.retention import Busy, turn
 
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from proxy.identity.uuid7 import RecordIds
     from proxy.log import Logger
     from proxy.store.database import Database
-    from proxy.store.retention import PolicyRow
+    from proxy.store.pool import Session
+    from proxy.store.retention_policies import PolicyRow
 
 #: How often `step` is called, seconds.
 STEP_S: Final = 60.0
@@ -100,11 +102,11 @@ class Retention:
         async with turn(self._database) as session:
             if not await store.claim(session, run, self.instance, timedelta(seconds=every_s)):
                 return None
-            rows = await store.policies(session)
+            rows, today = await retention_policies.listed(session), await self._today(session)
         self.running, began = True, self._wall()
         result = "failed"
         try:
-            done = await self._all_tables(run, rows)
+            done = await self._all_tables(run, rows, today)
             result = "incomplete" if any(each.left for each in done.values()) else "done"
         finally:
             self.running = False
@@ -112,10 +114,12 @@ class Retention:
             self.ended_at, self.took_s = self._wall(), self._wall() - began
         return done
 
-    async def _all_tables(self, run: UUID, rows: list[PolicyRow]) -> dict[str, Done]:
+    async def _all_tables(self, run: UUID, rows: list[PolicyRow], today: datetime) -> dict[str, Done]:
         done: dict[str, Done] = {}
         for table in DEFAULTS:
-            done[table] = await self._table(table, rows)
+            work = self._work(table, rows, today)
+            await work.run()
+            done[table] = work.done
             self.totals[table].add(done[table])
             totals = [sum(each) for each in zip(*(part.totals() for part in done.values()), strict=True)]
             details = {
@@ -128,22 +132,24 @@ class Retention:
                 await store.record(session, run, totals, details, finished=len(done) == len(DEFAULTS))
         return done
 
-    async def _table(self, table: RetainedTable, rows: list[PolicyRow]) -> Done:
-        work = self._work(table, rows)
-        await work.run()
-        return work.done
+    async def _today(self, session: Session) -> datetime:
+        """The earlier one of two clocks, ours and PostgreSQL's: no row is to go because one of them is fast."""
+        return midnight(min(self._wall(), (await store.clock(session)).timestamp()))
 
-    def _work(self, table: RetainedTable, rows: list[PolicyRow]) -> Work:
+    def _work(self, table: RetainedTable, rows: list[PolicyRow], today: datetime) -> Work:
         settings = self._settings()
         archive = Archive(Path(settings.archive_dir)) if settings.archive_dir else None
         rules = rules_of(table, settings, rows)
-        return Work(self._database, table, rules, midnight(self._wall()), archive, self._sleep)
+        return Work(self._database, table, rules, today, archive, self._sleep)
 
-    async def doomed(self) -> list[Doomed]:
-        """Exactly what a run would delete now. Raises Busy, Unavailable."""
+    async def doomed(self) -> tuple[list[Doomed], dict[str, Done]]:
+        """Exactly what a run would delete now, and by table what it would leave. Raises Busy, Unavailable."""
         async with turn(self._database) as session:
-            rows = await store.policies(session)
-        return [each for table in DEFAULTS for each in await self._work(table, rows).doomed()]
+            rows, today = await retention_policies.listed(session), await self._today(session)
+        works = {table: self._work(table, rows, today) for table in DEFAULTS}
+        return [each for work in works.values() for each in await work.doomed()], {
+            table: work.done for table, work in works.items()
+        }
 
     def families(self) -> Iterator[Family]:
         """The metrics of retention."""

@@ -16,7 +16,8 @@ from proxy.identity.records import SYSTEM_TENANT
 
 if TYPE_CHECKING:
     from proxy.config.retention import RetainedTable, Retention
-    from proxy.store.retention import Extent, PolicyRow
+    from proxy.store.retention import Extent
+    from proxy.store.retention_policies import PolicyRow
 
 #: Before every row.
 NEVER: Final = datetime(1, 1, 2, tzinfo=UTC)
@@ -104,7 +105,8 @@ def asks_who_is_there(rules: Rules, extent: Extent) -> bool:
 def decide(extent: Extent, rules: Rules, present: Sequence[str], today: datetime) -> list[Retire | Trim]:
     """What is to be done; `present` are the tenants with rows in the extent."""
     concerned = [rules.of(tenant) for tenant in present] or [rules.default]
-    if extent.whole and all(rule.cutoff(today) >= extent.until for rule in concerned):
+    kept_until = min(rule.cutoff(today) for rule in concerned) if present else rules.latest(today)
+    if extent.whole and kept_until >= extent.until:
         return [Retire(extent, any(rule.archive for rule in concerned))]
     return [trim for tenant in present for trim in _trimmed(extent, tenant, rules, today)]
 

@@ -2,7 +2,8 @@
 
 Owns the order of the steps, so that a run may die anywhere and the next one goes on: a partition is detached, its rows
 are written to the archive, and only then is it dropped; of rows that are deleted in batches, each batch is in a file
-before its transaction is committed. SQL is in `store/retention.py`, and files are in `archive.py`.
+before its transaction is committed, and the next run removes a file whose transaction was not. SQL is in
+`store/retention.py`, and files are in `archive.py`.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from proxy.identity.records import SYSTEM_TENANT
 from proxy.store import retention as store
 from proxy.store import retention_trail
 from proxy.store.pool import TooSlow
-from proxy.store.retention import turn
+from proxy.store.retention import Refused, turn
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from proxy.background.archive import Archive, Archived
+    from proxy.background.archive import Archive
+    from proxy.background.archive_files import Archived
     from proxy.config.retention import RetainedTable
     from proxy.store.database import Database
     from proxy.store.pool import Session
@@ -104,6 +106,8 @@ class Work:
 
     async def run(self) -> None:
         """All of it. What cannot be done now is left for the next time. Raises Busy, Unavailable."""
+        if self._archive is not None:
+            await self._unless_left(self._table, self._settle(self._archive))
         extents, leftovers = await self._extents()
         for former in leftovers:
             await self._unless_left(former.name, self._finish(former, self._any_archive()))
@@ -123,8 +127,13 @@ class Work:
     async def _unless_left(self, name: str, work: Awaitable[None]) -> None:
         try:
             await work
-        except (TooSlow, NoRoom, _Changed) as error:
-            self.done.left.append(f"{name}: {error}")
+        except (TooSlow, NoRoom, Refused, _Changed) as error:
+            self._leave(f"{name}: {error}")
+
+    def _leave(self, what: str) -> None:
+        """Once, of rows of several tenants."""
+        if what not in self.done.left:
+            self.done.left.append(what)
 
     async def _steps(self, extent: Extent) -> list[Retire | Trim]:
         present: list[str] = []
@@ -135,16 +144,17 @@ class Work:
 
     async def _extent(self, extent: Extent) -> None:
         for step in await self._steps(extent):
-            if step.archive and self._archive is None:
-                raise NoRoom(_NO_ARCHIVE)
-            if isinstance(step, Trim):
-                await self._trim(step)
-            else:
-                await self._retire(step)
+            await self._unless_left(extent.name, self._trim(step) if isinstance(step, Trim) else self._retire(step))
+
+    def _check_place(self, archive: bool) -> None:
+        """Raises NoRoom when rows are to be archived, and there is no archive."""
+        if archive and self._archive is None:
+            raise NoRoom(_NO_ARCHIVE)
 
     # --- partitions ---------------------------------------------------------------------------------------------
 
     async def _retire(self, step: Retire) -> None:
+        self._check_place(step.archive)
         if step.archive and self._archive is not None:
             await self._archive.check(step.extent.size)
         for tries_left in reversed(range(_TRIES)):
@@ -170,8 +180,7 @@ class Work:
 
     async def _finish(self, former: Retired, archive: bool) -> None:
         """Archive and drop a former partition."""
-        if archive and self._archive is None:
-            raise NoRoom(_NO_ARCHIVE)
+        self._check_place(archive)
         async with turn(self._database) as session:
             if archive and self._archive is not None:
                 archived = await self._put(session, former, self._archive)
@@ -197,13 +206,22 @@ class Work:
 
     # --- rows ---------------------------------------------------------------------------------------------------
 
+    async def _settle(self, archive: Archive) -> None:
+        """Files of batches whose transaction nobody has seen the end of: when it was undone their rows are still there,
+        and are written anew with the next batch."""
+        for unsettled in await archive.unsettled(self._table):
+            async with turn(self._database) as session:
+                undone = await store.has(session, self._table, unsettled.line)
+            await (archive.discard if undone else archive.settle)(unsettled.archived)
+
     async def _trim(self, step: Trim) -> None:
+        self._check_place(step.archive)
         while await self._batch(step) >= step.batch:
             await self._sleep(_BETWEEN_BATCHES_S)
 
     async def _batch(self, step: Trim) -> int:
         """Rows that are gone."""
-        extent = step.extent
+        extent, archived = step.extent, None
         async with turn(self._database) as session:
             if not step.archive or self._archive is None:
                 count = await store.delete(session, extent, step.tenant, step.until, step.batch)
@@ -212,7 +230,9 @@ class Work:
                 count = len(rows)
                 if rows:
                     archived = await self._archive.put_rows(extent.table, extent.name, step.tenant, rows)
-                    self._count_archived(archived.rows, archived.bytes)
+        if archived is not None and self._archive is not None:
+            self._count_archived(archived.rows, archived.bytes)
+            await self._archive.settle(archived)
         self._count(step.tenant if step.tenant in self._rules.own else SYSTEM_TENANT, count)
         return count
 
@@ -227,10 +247,12 @@ class Work:
     # --- what would be ------------------------------------------------------------------------------------------
 
     async def doomed(self) -> list[Doomed]:
-        """What `run` would delete."""
+        """What `run` would delete; `done` has what it would leave."""
         extents, leftovers = await self._extents()
-        found = []
+        found: list[Doomed] = []
         for former in leftovers:
+            if self._stays(former.name, self._any_archive()):
+                continue
             async with turn(self._database) as session:
                 rows = await store.rows_of(session, former, exactly=True)
             found.append(
@@ -240,8 +262,16 @@ class Work:
                 )
             )  # fmt: skip
         for extent in extents:
-            found += [await self._doomed_by(step) for step in await self._steps(extent)]
+            steps = [step for step in await self._steps(extent) if not self._stays(extent.name, step.archive)]
+            found += [await self._doomed_by(step) for step in steps]
         return [each for each in found if each.rows or each.what != "delete rows"]
+
+    def _stays(self, name: str, archive: bool) -> bool:
+        """Whether it would be left as there is no archive, which is noted then."""
+        if not archive or self._archive is not None:
+            return False
+        self._leave(f"{name}: {_NO_ARCHIVE}")
+        return True
 
     async def _doomed_by(self, step: Retire | Trim) -> Doomed:
         extent = step.extent

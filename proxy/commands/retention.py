@@ -70,7 +70,7 @@ def _settings(config: Config) -> Settings:
 def _list(given: Namespace) -> int:
     config = load_config(given)
     postgres_of(config)
-    rows = change(config, store.policies)
+    rows = change(config, retention_policies.listed)
     shown = [
         _Shown(
             row.table, row.tenant, _kept(row.days), row.archive,
@@ -119,7 +119,7 @@ def _unset(given: Namespace) -> int:
 def _run(given: Namespace) -> int:
     config = load_config(given)
     if given.dry_run:
-        return _show_doomed(given, _with_retention(config, Retention.doomed))
+        return _show_doomed(given, *_with_retention(config, Retention.doomed))
     done = _with_retention(config, lambda retention: retention.run())
     if done is None:
         raise Misuse("another run is under way, or died less than five minutes ago")
@@ -149,25 +149,31 @@ async def _worked(config: Config, work: Callable[[Retention], Awaitable[_Result]
             await stores.stop()
 
 
-def _show_doomed(given: Namespace, doomed: list[Doomed]) -> int:
+def _show_doomed(given: Namespace, doomed: list[Doomed], done: dict[str, Done]) -> int:
+    left = _told_left(done)
     if given.json:
         show_json(doomed)
-        return DONE
+        return left
     columns = ("table", "what", "partition", "tenant", "until", "rows", "bytes", "archive")
     show_table([name.upper() for name in columns], [[getattr(each, name) for name in columns] for each in doomed])
     remark(f"{sum(each.rows for each in doomed)} rows would go; nothing was deleted")
-    return DONE
+    return left
 
 
 def _show_done(given: Namespace, done: dict[str, Done]) -> int:
-    left = [(table, reason) for table, each in done.items() for reason in each.left]
     if given.json:
         show_json({table: asdict(each) for table, each in done.items()})
     else:
         rows = [[table, *each.totals()[:3], size_text(each.archived_bytes)] for table, each in done.items()]
         show_table(["TABLE", "ROWS DELETED", "PARTITIONS DROPPED", "ROWS ARCHIVED", "ARCHIVE"], rows)
-        for table, reason in left:
-            remark(f"left: {table}: {reason}")
+    return _told_left(done)
+
+
+def _told_left(done: dict[str, Done]) -> int:
+    """Say what stays that should go; the exit code."""
+    left = [f"{table}: {reason}" for table, each in done.items() for reason in each.left]
+    for reason in left:
+        remark(f"left: {reason}")
     return _LEFT if left else DONE
 
 

@@ -52,20 +52,8 @@ class Busy(Exception):
     """Another process is at it."""
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyRow:
-    """A row of `data_retention_policies`."""
-
-    table: str
-    tenant_id: str
-    tenant: str
-    """Its slug."""
-    days: int
-    archive: bool
-    batch: int
-    enabled: bool
-    last_run_at: datetime | None
-    last_deleted_count: int | None
+class Refused(Exception):
+    """PostgreSQL does not detach a partition, as it is none (any more), or not old enough for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,25 +97,27 @@ async def turn(database: Database) -> AsyncIterator[Session]:
 
 # --- what there is --------------------------------------------------------------------------------------------------
 
-_POLICIES: Final = """/* retention.policies */ SELECT p.table_name AS table, p.tenant_id::text, t.slug AS tenant,
-        p.retention_days AS days, p.archive, p.batch_size AS batch, p.is_enabled AS enabled, p.last_run_at,
-        p.last_deleted_count
-    FROM data_retention_policies AS p JOIN tenants AS t ON t.id = p.tenant_id ORDER BY p.table_name, t.slug"""
+#: Those that `create_partitions` makes, or that look the same: rows of any other, attached by hand, are deleted in
+#: batches, as those without a partition.
 _PARTITIONS: Final = r"""/* retention.partitions */ SELECT c.relname AS name, b.bounds[1]::timestamptz AS since,
         b.bounds[2]::timestamptz AS until, pg_total_relation_size(c.oid) AS size
     FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
-    CROSS JOIN LATERAL regexp_match(pg_get_expr(c.relpartbound, c.oid), 'FROM \(''([^'']+)''\) TO \(''([^'']+)''\)')
-        AS b (bounds)
-    WHERE i.inhparent = to_regclass($1::text) AND b.bounds IS NOT NULL ORDER BY since"""
+    CROSS JOIN LATERAL regexp_match(pg_get_expr(c.relpartbound, c.oid),
+        'FROM \(''([0-9][^'']+)''\) TO \(''([0-9][^'']+)''\)') AS b (bounds)
+    WHERE i.inhparent = to_regclass($1::text) AND b.bounds IS NOT NULL AND NOT i.inhdetachpending
+        AND c.relname ~ ('^' || $1::text || '_[0-9]+$') AND c.relkind = 'r'
+        AND c.relnamespace = 'public'::regnamespace AND pg_get_userbyid(c.relowner) = 'mcp_manager_owner'
+    ORDER BY since"""
 _RETIRED: Final = r"""/* retention.retired */ SELECT relname AS name, oid::bigint AS oid,
         regexp_replace(relname, '_retired_[0-9]+$', '') AS partition, pg_total_relation_size(oid) AS size
     FROM pg_class WHERE relname ~ ('^' || $1::text || '_[0-9]+_retired_[0-9]+$') AND relkind = 'r'
         AND NOT relispartition AND relnamespace = 'public'::regnamespace ORDER BY relname"""
 
 
-async def policies(session: Session) -> list[PolicyRow]:
-    """All rows, in force or not."""
-    return [PolicyRow(**row) for row in await session.fetch(_POLICIES)]
+async def clock(session: Session) -> datetime:
+    """What time it is for PostgreSQL."""
+    found: datetime = await session.fetch_value("/* retention.clock */ SELECT now()")
+    return found
 
 
 async def extents(session: Session, table: str) -> list[Extent]:
@@ -177,8 +167,11 @@ _ABOUT: Final = "/* retention.about */ SELECT reltuples::bigint FROM pg_class WH
 
 
 async def retire(session: Session, extent: Extent) -> Retired:
-    """Detach a partition. Raises TooSlow when somebody uses the table for longer than we may wait."""
-    name = await session.fetch_value("/* retention.retire */ SELECT retire_partition($1)", extent.name)
+    """Detach a partition. Raises TooSlow when somebody uses the table for longer than we may wait, and Refused."""
+    try:
+        name = await session.fetch_value("/* retention.retire */ SELECT retire_partition($1)", extent.name)
+    except asyncpg.InvalidParameterValueError:
+        raise Refused("PostgreSQL does not take it for a partition of a time that is over") from None
     return Retired(extent.table, name, extent.name, int(name.rpartition("_")[2]), extent.size)
 
 
@@ -221,6 +214,19 @@ async def take(session: Session, extent: Extent, tenant: str, until: datetime, m
     return lines
 
 
+async def has(session: Session, table: str, line: str) -> bool:
+    """Whether a row that `take` gave as this line is still there."""
+    time = TABLES[table]
+    return bool(
+        await session.fetch_value(
+            f"""/* retention.has */ SELECT EXISTS (SELECT FROM {table} AS t
+            WHERE t.tenant_id = ($1::text::json ->> 'tenant_id')::uuid
+                AND t.{time} = ($1::text::json ->> '{time}')::timestamptz AND {_LINE} = $1::text)""",  # noqa: S608 - names of our own
+            line,
+        )
+    )
+
+
 #: Sorted, and many lines in one value: ten thousand objects at once would hold up the loop, and its garbage collector.
 _TAKEN: Final = """/* retention.take */ WITH gone AS ({0}), numbered AS (
         SELECT line, row_number() OVER (ORDER BY line COLLATE "C") - 1 AS number FROM gone)
@@ -242,8 +248,9 @@ def _deletion(extent: Extent, returning: str) -> str:
 
 _CLAIM: Final = """/* retention.claim */ INSERT INTO retention_runs (id, instance)
     SELECT $1, $2 WHERE NOT EXISTS (
-        SELECT FROM retention_runs WHERE started_at > now() - $3::interval
-            OR (finished_at IS NULL AND touched_at > now() - interval '5 minutes'))
+        SELECT FROM retention_runs WHERE (started_at > now() - $3::interval AND started_at <= now())
+            OR (finished_at IS NULL AND touched_at > now() - interval '5 minutes'
+                AND touched_at < now() + interval '5 minutes'))
     RETURNING id"""
 _FORGET: Final = "/* retention.forget */ DELETE FROM retention_runs WHERE started_at < now() - interval '400 days'"
 _RECORD: Final = """/* retention.record */ UPDATE retention_runs SET touched_at = now(),
@@ -260,7 +267,8 @@ _LAST_RUNS: Final = """/* retention.runs */ SELECT id, instance, started_at, fin
 
 
 async def claim(session: Session, run: UUID, instance: str, every: Any) -> bool:
-    """Begin a run, unless one is under way or began less than `every` (a timedelta) ago."""
+    """Begin a run, unless one is under way or began less than `every` (a timedelta) ago. One of the future, before a
+    clock was put right, is neither."""
     await session.execute(_FORGET)
     return await session.fetch_value(_CLAIM, run, instance, every) is not None
 

@@ -1,17 +1,23 @@
-"""Policies of how long rows are kept: set and taken back by an operator. `session` is one of `accounts.administration`.
+"""Policies of how long rows are kept: read by a run, set and taken back by an operator.
 
-Owns changes of `data_retention_policies`; what the rows mean is known elsewhere.
+Owns the rows of `data_retention_policies`; what they mean is known elsewhere. Who changes them has a session of
+`accounts.administration`.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from proxy.store import tenants
 from proxy.store.accounts import Rejected, note
 from proxy.store.database import Session
 
+_LIST: Final = """/* retention_policies.listed */ SELECT p.table_name AS table, p.tenant_id::text, t.slug AS tenant,
+        p.retention_days AS days, p.archive, p.batch_size AS batch, p.is_enabled AS enabled, p.last_run_at,
+        p.last_deleted_count
+    FROM data_retention_policies AS p JOIN tenants AS t ON t.id = p.tenant_id ORDER BY p.table_name, t.slug"""
 _PUT: Final = """\
 /* retention_policies.put */ INSERT INTO data_retention_policies AS p
     (tenant_id, table_name, retention_days, archive, batch_size)
@@ -25,6 +31,22 @@ RETURNING retention_days"""
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyRow:
+    """A row of `data_retention_policies`."""
+
+    table: str
+    tenant_id: str
+    tenant: str
+    """Its slug."""
+    days: int
+    archive: bool
+    batch: int
+    enabled: bool
+    last_run_at: datetime | None
+    last_deleted_count: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Wanted:
     """A policy. None: as it is, or by default."""
 
@@ -32,6 +54,11 @@ class Wanted:
     days: int
     archive: bool | None = None
     batch: int | None = None
+
+
+async def listed(session: Session) -> list[PolicyRow]:
+    """All rows, in force or not."""
+    return [PolicyRow(**row) for row in await session.fetch(_LIST)]
 
 
 async def put(session: Session, slug: str, wanted: Wanted) -> dict[str, Any]:

@@ -149,7 +149,7 @@ def _extent(number: int) -> Extent:
 
 
 async def _policies(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
-    rows = await retention.policies(session)
+    rows = await retention_policies.listed(session)
     return [Shown("data_retention_policies", row.table, row.tenant_id) for row in rows]
 
 
@@ -206,6 +206,19 @@ async def _delete(session: Session, me: Tenant, aim: Tenant, number: int) -> lis
 async def _take(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
     taken = await retention.take(session, _extent(number), aim.id, END, 10)
     return [Shown(_extent(number).table, "", aim.id)] * len(taken)
+
+
+async def _has(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
+    """A line as `take` would give it, of a row that `aim` has."""
+    table = _extent(number).table
+    line = {"tenant_id": aim.id, retention.TABLES[table]: BEGIN.isoformat()}
+    found = await retention.has(session, table, orjson.dumps(line).decode())
+    return [Shown(table, "", aim.id)] * found
+
+
+async def _clock(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
+    await retention.clock(session)
+    return []
 
 
 async def _claim(session: Session, me: Tenant, aim: Tenant, number: int) -> list[Shown]:
@@ -279,7 +292,7 @@ OPERATING: Final[dict[str, Call]] = {
     "alerts.tidy": _tidy,
     "alerts.listed": _list_alerts,
     "alerts.events": _list_alert_events,
-    "retention.policies": _policies,
+    "retention.clock": _clock,
     "retention.extents": _extents,
     "retention.retired": _retired,
     "retention.tenants_in": _tenants_in,
@@ -290,10 +303,12 @@ OPERATING: Final[dict[str, Call]] = {
     "retention_trail.heads": _heads,
     "retention.delete": _delete,
     "retention.take": _take,
+    "retention.has": _has,
     "retention.claim": _claim,
     "retention.record": _record_run,
     "retention.ran": _ran,
     "retention.last_runs": _last_runs,
+    "retention_policies.listed": _policies,
     "retention_policies.put": _put_policy,
     "retention_policies.remove": _remove_policy,
     "system_configs.listed": _list_settings,

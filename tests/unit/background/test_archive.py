@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.background import archive as module
-from proxy.background.archive import Archive, NoRoom, is_sound, manifest_of
+from proxy.background.archive import Archive, NoRoom
+from proxy.background.archive_files import Lines, is_sound, manifest_of
 
 
 async def batches(*given: list[str]) -> AsyncIterator[list[str]]:
@@ -88,6 +89,59 @@ async def test_the_same_rows_of_a_tenant_make_the_same_file(tmp_path: Path) -> N
     assert other.file != first.file
 
 
+async def test_rows_of_a_transaction_are_part_of_the_archive_when_it_is_over(tmp_path: Path) -> None:
+    """Until then it is asked whether its first row is still there; what was undone leaves nothing."""
+    archive = Archive(tmp_path)
+    assert await archive.unsettled("t") == []
+    made = [await archive.put_rows("t", "p", "tenant", [f'{{"a":"{name}"}}', "{}"]) for name in "kgü"]
+    assert [manifest_of(tmp_path / each.file) for each in made] == [None] * 3
+    found = {each.line: each.archived for each in await Archive(tmp_path).unsettled("t")}
+    assert found == dict(zip(('{"a":"k"}', '{"a":"g"}', '{"a":"ü"}'), made, strict=True))
+    await archive.settle(made[0])
+    await archive.settle(made[0])
+    await archive.discard(made[1])
+    (tmp_path / made[2].file).unlink()
+    assert await archive.unsettled("t") == []
+    assert sorted(path.name for path in (tmp_path / "t").iterdir()) == sorted(
+        (Path(made[0].file).name, Path(made[0].file).name.replace(".jsonl.gz", ".manifest.json"))
+    )
+    assert manifest_of(tmp_path / made[0].file) == made[0]
+    assert await archive.put_rows("t", "p", "tenant", ['{"a":"k"}', "{}"]) == made[0]
+
+
+@pytest.mark.parametrize("at", range(3))
+async def test_a_death_at_any_rename_leaves_no_rows_of_which_nothing_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """A file is not there without a manifest, of one name or the other."""
+    renames = 0
+    rename = Path.rename
+
+    def dies(self: Path, target: Any) -> Path:
+        nonlocal renames
+        if renames == at:
+            raise KeyboardInterrupt
+        renames += 1
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", dies)
+        with pytest.raises(KeyboardInterrupt):
+            await Archive(tmp_path).settle(await Archive(tmp_path).put_rows("t", "p", "tenant", ["a"]))
+    there = [path.name for path in (tmp_path / "t").glob("*.jsonl.gz")]
+    unsettled = await Archive(tmp_path).unsettled("t")
+    assert [Path(each.archived.file).name for each in unsettled] == there
+    assert len(there) == (1 if at == 2 else 0)
+
+
+async def test_what_is_not_known_any_more_is_said(tmp_path: Path) -> None:
+    """A damaged file is no reason to end a run in disorder."""
+    made = await Archive(tmp_path).put_rows("t", "p", "tenant", ["a"])
+    (tmp_path / made.file).write_bytes(b"damaged")
+    with pytest.raises(NoRoom, match="cannot be read: a file is damaged"):
+        await Archive(tmp_path).unsettled("t")
+
+
 async def test_a_file_that_cannot_be_finished_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk is full; the next try begins anew."""
 
@@ -150,7 +204,7 @@ async def test_room_is_asked_for_before_anything_is_detached(tmp_path: Path, mon
 @given(lines=st.lists(st.text(st.characters(exclude_characters="\n\r", exclude_categories=["Cs"])), max_size=20))
 def test_every_line_comes_back_as_it_was(lines: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
     """Whatever is in it."""
-    file = module._Lines(path := tmp_path_factory.mktemp("lines") / "x")
+    file = Lines(path := tmp_path_factory.mktemp("lines") / "x")
     file.add(module._text(lines))
     file.finish()
     assert gzip.decompress(path.read_bytes()).decode() == "".join(f"{line}\n" for line in lines)

@@ -85,6 +85,27 @@ async def test_a_run_that_died_stands_in_the_way_for_five_minutes(here: Aged) ->
     assert await here.retention.run() is not None
 
 
+async def test_a_run_of_the_future_stands_in_nobodys_way(here: Aged) -> None:
+    """The clock of PostgreSQL was wrong for a while."""
+    await here.rows("INSERT INTO retention_runs (id, started_at, touched_at, finished_at) "
+                    " SELECT gen_random_uuid(), t, t, ended FROM (SELECT now() + interval '1 year' AS t) AS future,"
+                    " unnest(ARRAY[now() + interval '1 year', NULL]) AS ended")  # fmt: skip
+    assert await here.retention.run(3600.0) is not None
+    assert await here.retention.run(3600.0) is None
+
+
+@pytest.mark.parametrize("days", [-4000, 4000])
+async def test_a_clock_that_is_wrong_lets_nothing_go_that_is_kept(here: Aged, days: int) -> None:
+    """The earlier one of ours and PostgreSQL's counts."""
+    for ago in (0, 1, 3):
+        await here.requests(ago, OTHER)
+    before, here.now = await here.left(), here.now + timedelta(days=days)
+    assert not [each for each in (await here.retention.doomed())[0] if each.rows]
+    assert await here.retention.run() is not None
+    here.now -= timedelta(days=days)
+    assert await here.left() == before
+
+
 async def test_runs_can_be_turned_off(here: Aged) -> None:
     """Then only the command runs."""
     spawned = Spawned()

@@ -20,7 +20,8 @@ from proxy.background.retention_plan import (
 )
 from proxy.config.retention import Retention
 from proxy.identity.records import SYSTEM_TENANT
-from proxy.store.retention import Extent, PolicyRow
+from proxy.store.retention import Extent
+from proxy.store.retention_policies import PolicyRow
 
 TODAY = datetime(2026, 11, 22, tzinfo=UTC)
 
@@ -70,6 +71,13 @@ def test_where_one_tenant_keeps_its_rows_those_of_the_others_are_deleted() -> No
     assert decide(day(4), rules, ["keeper", "other"], TODAY) == [Trim(day(4), "other", day(4).until, False, 10)]
     assert decide(day(4), rules, ["other"], TODAY) == [Retire(day(4), archive=False)]
     assert decide(day(31), rules, ["keeper", "other"], TODAY) == [Retire(day(31), archive=True)]
+
+
+def test_a_partition_without_rows_goes_when_one_policy_would_let_it_go() -> None:
+    """There is nothing in it that anyone keeps, whoever else keeps rows for ever."""
+    rules = Rules(rule(None), {"brief": rule(3, archive=True)})
+    assert decide(day(4), rules, [], TODAY) == [Retire(day(4), archive=False)]
+    assert decide(day(4), rules, ["other"], TODAY) == decide(day(3), rules, [], TODAY) == []
 
 
 def test_a_tenant_that_wants_less_is_taken_at_its_word_to_the_day() -> None:

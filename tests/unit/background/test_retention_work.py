@@ -249,6 +249,99 @@ async def test_a_run_that_dies_anywhere_is_safe_to_repeat(
     assert not [name for name in await here.partitions() if "retired" in name]
 
 
+class Dies(Exception):
+    """In place of a death, at a commit of which nobody hears."""
+
+
+@pytest.mark.parametrize("committed", [False, True], ids=["undone", "committed"])
+async def test_rows_of_a_batch_are_in_the_archive_once_whatever_became_of_its_transaction(
+    here: Aged, monkeypatch: pytest.MonkeyPatch, committed: bool
+) -> None:
+    """The next batch is another one, since rows came late, or has gone with the whole partition."""
+    here.keeps(archive=True)
+    await here.policy(KEEPER, 30)
+    for ago in (4, 5):
+        await here.requests(ago, OTHER, 4)
+        await here.requests(ago, KEEPER, 1)
+
+    real = Archive.put_rows
+
+    async def dies(*given: Any) -> None:
+        raise Dies
+
+    async def puts_and_dies(*given: Any) -> None:
+        await real(*given)
+        raise Dies
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Archive, "settle" if committed else "put_rows", dies if committed else puts_and_dies)
+        with pytest.raises(Dies):
+            await run(here)
+    assert len(archived(here)) == 4
+    assert await here.left() == {(4, "keeper"): 1, (5, "keeper"): 1, (4, "other"): 4} | (
+        {} if committed else {(5, "other"): 4}
+    )
+    await here.rows("UPDATE retention_runs SET touched_at = now() - interval '1 hour'")
+    await here.rows("DELETE FROM data_retention_policies WHERE tenant_id = $1", KEEPER)
+    await here.requests(5, OTHER, 1)
+    await run(here)
+    rows = [row["id"] for row in archived(here)]
+    assert (len(rows), len(set(rows))) == (11, 11)
+    assert await here.left() == {}
+    assert list(here.archive.rglob(".*")) == []
+
+
+async def test_one_tenants_archive_holds_up_no_other_tenants_rows(here: Aged) -> None:
+    """It is said once of a partition what is left of it."""
+    for tenant, archive in ((KEEPER, True), (BRIEF, True), (OTHER, False)):
+        await here.policy(tenant, 1, archive)
+        await here.requests(2, tenant)
+    await here.requests(2, SYSTEM_TENANT)
+    done = await run(here)
+    assert await here.left() == {(2, "keeper"): 3, (2, "brief"): 3, (2, "system"): 3}
+    assert [each.partition(":")[0] for each in done.left] == [here.partition(2)]
+    doomed, would = await here.retention.doomed()
+    assert [each for each in doomed if each.table == "request_logs"] == []
+    assert would["request_logs"].left == done.left
+
+
+async def test_rows_of_partitions_that_somebody_attached_by_hand_go_in_batches(here: Aged) -> None:
+    """Under any name, owned by anyone, and without a begin or an end; they keep nothing else from going."""
+    for ago in range(6):
+        await here.requests(ago, OTHER)
+    await here.rows(f'ALTER TABLE {here.partition(5)} RENAME TO "Old logs"')
+    await here.rows(f"ALTER TABLE {here.partition(4)} OWNER TO CURRENT_USER")
+    for name, bounds in (
+        ("early", "FROM (MINVALUE) TO ('2020-01-01')"),
+        ("late", "FROM ('2090-01-01') TO ('infinity')"),
+    ):
+        await here.rows(f"CREATE TABLE {name} (LIKE request_logs INCLUDING ALL)")
+        await here.rows(f"ALTER TABLE request_logs ATTACH PARTITION {name} FOR VALUES {bounds}")
+    await here.requests(4000, OTHER)
+    done = await run(here)
+    assert await here.left() == {(ago, "other"): 3 for ago in range(4)}
+    assert (done.dropped_partitions, done.deleted_rows, done.left) == (1, 9, [])
+
+
+async def test_a_partition_that_somebody_takes_away_meanwhile_is_left(
+    here: Aged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others go."""
+    await here.requests(4, OTHER)
+    await here.requests(5, OTHER)
+    real = store.retire
+
+    async def taken_away(session: Any, extent: store.Extent) -> Any:
+        if extent.name == here.partition(5):
+            await here.rows(f"ALTER TABLE request_logs DETACH PARTITION {here.partition(5)}")
+        return await real(session, extent)
+
+    monkeypatch.setattr(store, "retire", taken_away)
+    done = await run(here)
+    assert [each.partition(":")[0] for each in done.left] == [here.partition(5)]
+    assert done.deleted_rows == 3
+
+
 async def test_rows_that_come_in_the_last_moment_keep_their_partition(
     here: Aged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -309,7 +402,7 @@ async def test_what_would_go_is_what_goes(here: Aged) -> None:
     for tenant, ago in ((KEEPER, 4), (OTHER, 4), (OTHER, 5), (OTHER, 900), (OTHER, 1)):
         await here.requests(ago, tenant, 4)
     before = await here.left()
-    doomed = await here.retention.doomed()
+    doomed, _ = await here.retention.doomed()
     assert await here.left() == before
     of_requests = [each for each in doomed if each.table == "request_logs"]
     assert [(each.what, each.partition, each.tenant, each.rows) for each in of_requests] == [
@@ -320,7 +413,7 @@ async def test_what_would_go_is_what_goes(here: Aged) -> None:
     ]
     done = await run(here)
     assert done.deleted_rows == sum(each.rows for each in of_requests)
-    assert [each for each in await here.retention.doomed() if each.table == "request_logs"] == []
+    assert [each for each in (await here.retention.doomed())[0] if each.table == "request_logs"] == []
 
 
 async def test_two_runs_at_once_do_not_get_in_each_others_way(here: Aged) -> None:

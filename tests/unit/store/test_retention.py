@@ -116,6 +116,26 @@ async def test_many_rows_are_taken_at_once_each_of_them_and_in_order(here: Aged)
     assert len({orjson.loads(line)["id"] for line in lines}) == 1200
 
 
+async def test_a_row_that_was_taken_is_known_by_its_line(here: Aged) -> None:
+    """In each table, until it is gone; another one of the same moment is not taken for it."""
+    await here.requests(4, OTHER, 2)
+    await here.rows(
+        "INSERT INTO tenant_usage (tenant_id, period_start, granularity, metric, quantity)"
+        " VALUES ($1, $2, 'day', 'requests', 5)", OTHER, here.day(4),
+    )  # fmt: skip
+    for table in ("request_logs", "tenant_usage"):
+        everything = Extent(table, table, here.day(9), here.day(0), whole=False)
+        with pytest.raises(ZeroDivisionError):
+            async with turn(here.database) as session:
+                lines = await retention.take(session, everything, OTHER, here.day(0), 10)
+                assert not await retention.has(session, table, lines[0])
+                raise ZeroDivisionError
+        async with turn(here.database) as session:
+            assert await retention.has(session, table, lines[0])
+            changed = orjson.loads(lines[0]) | {"quantity": 6, "method": "another"}
+            assert not await retention.has(session, table, orjson.dumps(changed).decode())
+
+
 async def test_json_that_was_kept_verbatim_stays_on_its_line(here: Aged) -> None:
     """Its line ends become blanks."""
     for statement in (

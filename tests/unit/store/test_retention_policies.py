@@ -6,7 +6,6 @@ import pytest
 
 from proxy.store import retention_policies, tenants
 from proxy.store.accounts import Rejected
-from proxy.store.retention import policies
 from proxy.store.retention_policies import Wanted
 from proxy.store.tenants import NewTenant
 from tests.unit.store.administered import administered
@@ -22,7 +21,7 @@ async def test_a_policy_is_set_changed_and_taken_back() -> None:
         await here.rows("UPDATE data_retention_policies SET is_enabled = false")
         async with here.session() as session:
             row = await retention_policies.put(session, "acme", Wanted("audit_logs", 40))
-            found = await policies(session)
+            found = await retention_policies.listed(session)
         assert (row["retention_days"], row["archive"], row["batch_size"]) == (40, True, 5)
         assert [(each.tenant, each.days, each.archive, each.enabled) for each in found] == [
             ("acme", 40, True, True), ("system", 90, False, False)
