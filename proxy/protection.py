@@ -85,9 +85,7 @@ class Protection:
             servers, self._supervisor.spawn, log.logger("health"), time.monotonic, self._draw,
             self._observing.health_checked,
         )  # fmt: skip
-        postgres = live.snapshot.config.postgres
-        bounds = postgres.pool.model_dump() if postgres is not None else None
-        self._sizing = PoolSizing(live, log.logger("pools"), time.monotonic, database, bounds)
+        self._sizing = PoolSizing(live, log.logger("pools"), time.monotonic, database)
         self._observing.recommended = self._sizing.recommended
         self._maintenance = Maintenance(
             live, self._streams, lambda: rows("maintenance_windows"), self._observing.event, time.time

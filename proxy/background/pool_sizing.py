@@ -107,15 +107,14 @@ class PoolSizing:
         log: Logger,
         clock: Callable[[], float],
         database: Database | None = None,
-        bounds: Mapping[str, int] | None = None,
     ) -> None:
-        """`clock` gives monotonic seconds. `bounds`: most connections of each of the database's pools."""
+        """`clock` gives monotonic seconds."""
         self._live = live
         self._log = log
         self._clock = clock
         self._database = database
         self._servers: dict[str, _Server] = {}
-        self._stores = {name: _Watch(1, bound, clock()) for name, bound in (bounds or {}).items()}
+        self._stores: dict[str, _Watch] = {}
 
     async def step(self) -> None:
         """Look at every pool, and size those of servers: in pieces between which requests run."""
@@ -136,10 +135,10 @@ class PoolSizing:
             self._servers = {name: server for name, server in self._servers.items() if name in upstreams}
         for store, numbers in self._database.numbers().items() if self._database is not None else ():
             watch = self._stores.get(store)
-            if watch is not None:
-                in_use = numbers.connections - numbers.idle
-                watch.see(now, in_use, in_use, numbers.exhausted)
-                self._advise(f"postgres {store}", f"postgres.pool.{store}", watch, now)
+            if watch is None:
+                watch = self._stores[store] = _Watch(1, numbers.bound, now)
+            watch.see(now, numbers.demand(), min(numbers.wanted, numbers.bound), numbers.waits)
+            self._advise(f"postgres {store}", f"postgres.pool.{store}", watch, now)
 
     def _watched(self, name: str, upstream: Upstream, now: float) -> _Server | None:
         """The watch over a server's pool; None while it was never used: then a look is all it costs."""
@@ -156,7 +155,7 @@ class PoolSizing:
         return server.recommendation.size if server is not None else None
 
     def states(self) -> Iterator[PoolState]:
-        """Every server's pool, then those of PostgreSQL, whose waits are those that ended without a connection."""
+        """Every server's pool that was used, then those of PostgreSQL."""
         for name, upstream in self._live.snapshot.upstreams.items():
             server = self._servers.get(name)
             if server is not None and server.client is upstream.client:
@@ -164,10 +163,11 @@ class PoolSizing:
         for store, numbers in self._database.numbers().items() if self._database is not None else ():
             watch = self._stores.get(store)
             if watch is not None:
-                in_use = numbers.connections - numbers.idle
+                in_use = min(numbers.wanted, numbers.bound)
                 yield PoolState(
-                    f"postgres {store}", None, "", watch.bound, watch.bound, in_use, numbers.idle, 0,
-                    numbers.exhausted, 0.0, watch.utilization, watch.recommendation, {"connect": numbers.unreachable},
+                    f"postgres {store}", None, "", numbers.bound, numbers.bound, in_use, numbers.idle,
+                    numbers.wanted - in_use, numbers.waits, numbers.waited_s, watch.utilization, watch.recommendation,
+                    {"connect": numbers.unreachable},
                 )  # fmt: skip
 
     def _advise(self, pool: str, key: str, watch: _Watch, now: float) -> None:

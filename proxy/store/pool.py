@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -53,10 +54,14 @@ class Bounds:
 
 @dataclass(slots=True)
 class Numbers:
-    """What one pool did since the start; the first three are as of now."""
+    """What one pool did since the start; the first five are as of now."""
 
+    bound: int
+    """Most connections that it may have."""
     connections: int = 0
     idle: int = 0
+    wanted: int = 0
+    """Transactions that have a connection, or wait for one."""
     circuit_open: bool = False
     circuit_opened: int = 0
     units: int = 0
@@ -64,6 +69,11 @@ class Numbers:
     statements: int = 0
     seconds: float = 0.0
     """Spent in statements."""
+    waits: int = 0
+    """For a connection, because all were in use."""
+    waited_s: float = 0.0
+    peak: int = 0
+    """Most that were wanted since `demand` was asked for."""
     exhausted: int = 0
     """Nobody gave a connection back in time."""
     unreachable: int = 0
@@ -71,6 +81,18 @@ class Numbers:
     """Connections cut at a deadline."""
     slow: int = 0
     """Statements that the server ended."""
+
+    def want(self) -> bool:
+        """One more is wanted; whether it has to wait."""
+        self.wanted += 1
+        self.peak = max(self.peak, self.wanted)
+        self.waits += self.wanted > self.bound
+        return self.wanted > self.bound
+
+    def demand(self) -> int:
+        """The most that was in use and waited at once, since this was last asked."""
+        demand, self.peak = self.peak, self.wanted
+        return demand
 
 
 class Session:
@@ -136,7 +158,7 @@ class Pool:
         """`application` is what the server shows as `application_name`."""
         self.circuit = circuit
         self._bounds = bounds
-        self._numbers = Numbers()
+        self._numbers = Numbers(bounds.connections)
         self._settings = {
             "application_name": application,
             "statement_timeout": f"{round(bounds.statement_s * 1000)}ms",
@@ -189,22 +211,32 @@ class Pool:
         finally:
             if session.stuck:
                 self.circuit.failed()
-            with suppress(*_LOST):
-                await pool.release(connection, timeout=self._bounds.statement_s)
+            try:
+                with suppress(*_LOST):
+                    await pool.release(connection, timeout=self._bounds.statement_s)
+            finally:
+                self._numbers.wanted -= 1
 
     async def _acquire(self) -> tuple[asyncpg.Pool[asyncpg.Record], Connection]:
         pool, numbers = self._pool, self._numbers
         if pool is None or self.circuit.open:
             raise Unavailable("PostgreSQL does not answer")
+        waits, began = numbers.want(), time.monotonic()
         try:
             connection = await pool.acquire(timeout=self._bounds.acquire_s)
-        except (*_LOST, ValueError) as error:
+        except BaseException as error:
+            numbers.wanted -= 1
+            if not isinstance(error, (*_LOST, ValueError)):
+                raise
             if isinstance(error, TimeoutError) and pool.get_idle_size() == 0 and self._all_in_use(pool):
                 numbers.exhausted += 1
                 raise TooSlow("every connection of the pool is in use") from None
             numbers.unreachable += 1
             self.circuit.failed()
             raise Unavailable("PostgreSQL cannot be reached") from None
+        finally:
+            if waits:
+                numbers.waited_s += time.monotonic() - began
         numbers.units += 1
         return pool, connection
 

@@ -162,26 +162,38 @@ async def name() -> AsyncIterator[str]:
 
 
 async def test_pools_of_postgresql_are_looked_at_too(name: str) -> None:
-    """Who was turned away for want of a connection asks for more; what is in use counts."""
+    """Who had to wait for a connection asks for more; what is in use counts, also what was between two looks."""
     desk = Desk(up={"max_connections": 20})
-    time, bounds = desk.proxy.time, Bounds(connections=1, acquire_s=0.05, connect_s=5.0, statement_s=5.0)
-    database = Database(Places(login_dsn(name)), {"write": bounds, "read": bounds}, time)
+    time = desk.proxy.time
+    one, five = (Bounds(connections, acquire_s=30.0, connect_s=30.0, statement_s=30.0) for connections in (1, 5))
+    database = Database(Places(login_dsn(name)), {"write": one, "read": five}, time)
     await database.open()
-    sizing = PoolSizing(desk.proxy.live, cast(Logger, desk.lines), time, database, {"write": 1, "read": 5})
+    sizing = PoolSizing(desk.proxy.live, cast(Logger, desk.lines), time, database)
+    assert list(sizing.states()) == []
+    async with database.across_tenants("read"), database.across_tenants("read"):
+        pass
     async with database.across_tenants("write"):
-        with pytest.raises(Exception, match="in use"):
-            async with database.across_tenants("write"):
-                pass
+        waiting = asyncio.ensure_future(database.across_tenants("write").__aenter__())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait((waiting,))
         await sizing.step()
-        write, read = sizing.states()
+        write, read, analytics = sizing.states()
         assert (write.name, write.bound, write.in_use, write.waits) == ("postgres write", 1, 1, 1)
-        assert write.recommendation[:2] == ("raise", 2)
+        assert write.recommendation[:2] == ("raise", 3)
         assert (read.in_use, read.recommendation.advice) == (0, "keep")
+        assert (write.waiting, write.waited_s > 0, read.waits, analytics.bound) == (0, True, 0, 10)
         assert [fields["pool"] for _, fields in desk.lines.said] == ["postgres write"]
         desk.sizing = sizing
         assert {family.name: dict(family.rows) for family in pool_families(sizing)}[
             "mcp_proxy_postgres_connections_recommended"
-        ] == {'{pool="write"}': 2, '{pool="read"}': 5}
+        ] == {'{pool="write"}': 3, '{pool="read"}': 5, '{pool="analytics"}': 10}
+    for _ in range(60):
+        time.now += 60.0
+        await sizing.step()
+    _, read, analytics = sizing.states()
+    assert read.recommendation.reason == "up to 2 of 5 connections were in use in the last hour"
+    assert analytics.recommendation.reason == "not used in the last hour"
     await database.close()
 
 

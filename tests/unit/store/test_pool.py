@@ -112,6 +112,23 @@ async def test_a_pool_without_a_free_connection_says_so_in_time() -> None:
         assert not pool.circuit.open
 
 
+async def test_a_pool_counts_what_is_wanted_of_it() -> None:
+    """Who waited and for how long, and the most at once since somebody asked: also when it was over by then."""
+    async with opened(cluster(), Bounds(connections=2, connect_s=30.0, acquire_s=30.0, statement_s=30.0)) as pool:
+        numbers = pool.numbers()
+        async with pool.transaction(BEGIN), pool.transaction(BEGIN):
+            assert (numbers.bound, numbers.wanted, numbers.peak, numbers.waits, numbers.waited_s) == (2, 2, 2, 0, 0.0)
+            third, left = asyncio.ensure_future(one(pool)), asyncio.ensure_future(one(pool))
+            await asyncio.sleep(0)
+            assert (numbers.wanted, numbers.peak, numbers.waits) == (4, 4, 2)
+            left.cancel()
+            await asyncio.wait((left,))
+            assert (left.cancelled(), numbers.wanted) == (True, 3)
+        assert await third == 1
+        assert (numbers.demand(), numbers.demand(), numbers.wanted, numbers.waits) == (4, 0, 0, 2)
+        assert numbers.waited_s > 0
+
+
 async def test_a_cancelled_caller_leaves_no_connection_behind() -> None:
     """In the middle of a statement: the connection is cut and the place in the pool is free at once."""
     async with opened(cluster(), Bounds(connections=1, statement_s=20)) as pool:
