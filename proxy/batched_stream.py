@@ -21,6 +21,7 @@ from typing import Final
 _BATCH_BYTES: Final = 256 << 10
 #: Bytes that may wait for a slow reader before lines are dropped.
 _WAITING_BYTES: Final = 4 << 20
+_LINE_END: Final = ord("\n")
 
 
 class BatchedStream:
@@ -37,7 +38,9 @@ class BatchedStream:
         self._queue: SimpleQueue[list[bytes] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._give_up = threading.Event()
-        #: Lines lost because nobody read them in time, or the reader is gone.
+        #: Ends the line of which only the beginning was taken, as the next one must not.
+        self._torn = b""
+        #: Lines lost because nobody read them in time, the reader is gone, or the disk is full.
         self.dropped = 0
 
     @property
@@ -83,20 +86,25 @@ class BatchedStream:
     def _run(self) -> None:
         while (lines := self._queue.get()) is not None:
             batch = b"".join(lines)
-            written = self._write_out(batch)
+            left = self._write_out(batch)
             with self._lock:
                 self._handed -= len(batch)
-                if not written:
-                    self.dropped += len(lines)
+                while left > 0:
+                    left -= len(lines.pop())
+                    self.dropped += 1
 
-    def _write_out(self, batch: bytes) -> bool:
-        """Whether all of it was taken. An inherited descriptor may be non-blocking already: then wait for it here."""
-        rest = memoryview(batch)
+    def _write_out(self, batch: bytes) -> int:
+        """How many bytes were not taken. An inherited descriptor may be non-blocking already: then wait for it here."""
+        whole = self._torn + batch
+        rest = memoryview(whole)
         while rest and not self._give_up.is_set():
             try:
                 rest = rest[os.write(self._fd, rest) :]
             except BlockingIOError:
                 select.select((), (self._fd,), (), 0.5)
             except OSError:
-                return False
-        return not rest
+                break
+        taken = len(whole) - len(rest)
+        if taken:
+            self._torn = b"" if whole[taken - 1] == _LINE_END else b"\n"
+        return min(len(rest), len(batch))

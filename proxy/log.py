@@ -194,7 +194,15 @@ class _Foreign(logging.Handler):
         self._count += 1
         if self._count <= _FOREIGN_PER_S:
             say = logger(record.name).error if record.levelno >= logging.ERROR else logger(record.name).warning
-            say(printable(record.getMessage(), 2000), exc_info=record.exc_info, **fields)
+            say(printable(_message(record), 2000), exc_info=record.exc_info, **fields)
+
+
+def _message(record: logging.LogRecord) -> str:
+    """What a library says; a mistake in how it says it must not come back to it as an exception."""
+    try:
+        return record.getMessage()
+    except Exception:
+        return f"{record.msg!s:.1000} (its values do not fit)" if isinstance(record.msg, str) else "(no text)"
 
 
 def logger(name: str) -> Logger:

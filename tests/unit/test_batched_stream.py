@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Final
 
 import orjson
 import pytest
@@ -168,6 +171,35 @@ def test_a_non_blocking_descriptor_is_waited_for(pipe: Pipe) -> None:
     stream.close()
     assert seen[4096:] == b"".join(lines)
     assert stream.dropped == 0
+
+
+#: A file that may have 20 bytes at first, then any number; prints how many lines were dropped.
+SMALL_FILE: Final = """
+import os, resource, sys, time
+from proxy.batched_stream import BatchedStream
+
+most = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+stream = BatchedStream(os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT))
+for limit, numbers in ((20, range(5)), (20, range(5, 7)), (most, range(7, 9))):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
+    for number in numbers:
+        stream.write(b'{"n":%d}\\n' % number)
+    stream.flush()
+    while stream._handed:
+        time.sleep(0.001)
+stream.close()
+print(stream.dropped)
+"""
+
+
+def test_a_line_that_a_full_disk_cut_off_does_not_spoil_the_next_one(tmp_path: Path) -> None:
+    """And only those that are not there whole count as dropped."""
+    path = tmp_path / "log"
+    done = subprocess.run(
+        [sys.executable, "-c", SMALL_FILE, path], stdout=subprocess.PIPE, timeout=30, check=True, text=True
+    )
+    assert path.read_text().splitlines() == ['{"n":0}', '{"n":1}', '{"n"', '{"n":7}', '{"n":8}']
+    assert done.stdout == "5\n"
 
 
 def test_close_does_not_wait_for_ever(pipe: Pipe) -> None:

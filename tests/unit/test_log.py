@@ -254,6 +254,19 @@ def test_warnings_of_other_libraries_join_the_log(journal: Journal) -> None:
     assert "OSError: boom" in second["exception"]
 
 
+def test_a_library_that_logs_wrongly_does_not_hear_of_it(journal: Journal) -> None:
+    """It would fail where it only wanted to say something; what can be said is."""
+
+    class Broken:
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    configure("info", "json", journal.stream)
+    for message, values in (("%d of %s", ("one",)), (Broken(), ())):  # not by a logger: others listen there, too
+        log._Foreign().handle(logging.LogRecord("some.library", logging.WARNING, "", 1, message, values, None))
+    assert [line["event"] for line in journal.lines()] == ["%d of %s (its values do not fit)", "(no text)"]
+
+
 def test_a_flood_from_another_library_is_cut_and_counted(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     """asyncio logs a traceback per failed accept: 20 lines a second appear, then the number of the rest."""
     now = [100.0]
