@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -15,10 +14,10 @@ from proxy.identity.records import SYSTEM_TENANT
 from proxy.store.alerts import AlertRow
 from proxy.store.alerts import put as put_rows
 from proxy.store.database import Bounds, Database, Places
+from tests.unit.background.conftest import ACME
 from tests.unit.background.test_alerts import Watch
-from tests.unit.store.engine import empty_database, execute, migrated_database, opened, owner_dsn
+from tests.unit.store.engine import empty_database, execute, opened, owner_dsn
 
-ACME = "11111111-1111-1111-1111-111111111111"
 SLOW = "22222222-2222-2222-2222-222222222222"
 #: No default rule but one, so that a value says what fires.
 ONE = {
@@ -45,23 +44,14 @@ class Kept:
 
 
 @pytest.fixture
-async def name() -> AsyncIterator[str]:
-    """A database with every table, a tenant and its rule."""
-    async with migrated_database() as name:
-        await execute(owner_dsn(name), f"INSERT INTO tenants (id, slug, name) VALUES ('{ACME}', 'acme', 'Acme')")
-        await execute(
-            owner_dsn(name),
-            "INSERT INTO performance_alerts (id, tenant_id, name, metric, threshold)"
-            f" VALUES ('{SLOW}', '{ACME}', 'slow', 'p95_ms', 10)",
-        )
-        yield name
-
-
-@pytest.fixture
-async def database(name: str) -> AsyncIterator[Database]:
-    """As the proxy uses it."""
-    async with opened(name, connections=2, statement_s=5) as database:
-        yield database
+async def name(name: str) -> str:
+    """With a rule of the tenant."""
+    await execute(
+        owner_dsn(name),
+        "INSERT INTO performance_alerts (id, tenant_id, name, metric, threshold)"
+        f" VALUES ('{SLOW}', '{ACME}', 'slow', 'p95_ms', 10)",
+    )
+    return name
 
 
 async def happened(name: str) -> list[tuple[Any, ...]]:

@@ -15,7 +15,7 @@ from proxy.store.database import Bounds, Database, Places
 from proxy.store.embedded import EmbeddedPostgres
 from proxy.store.migrate import migrator
 from tests.unit.background.test_registry_sync import frozen
-from tests.unit.store.engine import empty_database, execute, folder, login_dsn, migrated_database, owner_dsn
+from tests.unit.store.engine import empty_database, execute, folder, login_dsn, owner_dsn
 
 PARTITIONS = "SELECT relname FROM pg_class WHERE relispartition AND relkind = 'r' AND relname ~ '_[0-9]+$'"
 REFRESHED = "SELECT view_name, last_refreshed_at FROM materialized_views WHERE last_refreshed_at IS NOT NULL"
@@ -49,13 +49,6 @@ class House:
         """A step some time later."""
         self.now += after_s
         await self.keeping.step()
-
-
-@pytest.fixture
-async def name() -> AsyncIterator[str]:
-    """A database with every table."""
-    async with migrated_database() as name:
-        yield name
 
 
 @pytest.fixture

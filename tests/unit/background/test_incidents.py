@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, Final, cast
@@ -19,6 +18,7 @@ from proxy.dataplane.context import RequestContext
 from proxy.identity.records import SYSTEM_TENANT
 from proxy.identity.uuid7 import RecordIds
 from proxy.store.database import Bounds, Database, Places
+from tests.unit.background.conftest import ACME
 from tests.unit.dataplane.fakes import Time
 from tests.unit.store.engine import (
     circle_of_locks,
@@ -26,27 +26,10 @@ from tests.unit.store.engine import (
     execute,
     login_dsn,
     migrated_database,
-    opened,
     owner_dsn,
 )
 
-ACME = "11111111-1111-1111-1111-111111111111"
 REQUEST = "0199aaaa-0000-7000-8000-000000000001"
-
-
-@pytest.fixture
-async def name() -> AsyncIterator[str]:
-    """A database with every table and a tenant."""
-    async with migrated_database() as name:
-        await execute(owner_dsn(name), f"INSERT INTO tenants (id, slug, name) VALUES ('{ACME}', 'acme', 'Acme')")
-        yield name
-
-
-@pytest.fixture
-async def database(name: str) -> AsyncIterator[Database]:
-    """As the proxy uses it."""
-    async with opened(name, connections=2, statement_s=5) as database:
-        yield database
 
 
 def told(database: Database | None, clock: Time) -> Incidents:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,11 +18,11 @@ from proxy.identity.records import SYSTEM_TENANT
 from proxy.identity.uuid7 import RecordIds
 from proxy.log import logger
 from proxy.store.database import Bounds, Database, Places
+from tests.unit.background.conftest import ACME
 from tests.unit.background.seen import Server, Slots
 from tests.unit.dataplane.fakes import Time
-from tests.unit.store.engine import empty_database, execute, login_dsn, migrated_database, opened, owner_dsn
+from tests.unit.store.engine import empty_database, execute, login_dsn, opened, owner_dsn
 
-ACME = "11111111-1111-1111-1111-111111111111"
 SHARED, OWN = "33333333-3333-3333-3333-333333333333", "44444444-4444-4444-4444-444444444444"
 NOON = 1_800_000_000.0
 TABLES = ("circuit_breakers", "connection_pools", "request_queues")
@@ -69,30 +68,16 @@ class Scene:
         return self.observing.written - before
 
 
-async def register(name: str) -> None:
-    """Give the two servers rows."""
-    await execute(owner_dsn(name), f"INSERT INTO tenants (id, slug, name) VALUES ('{ACME}', 'acme', 'Acme')")
+@pytest.fixture
+async def name(name: str) -> str:
+    """With the two servers."""
     for identity, tenant in ((SHARED, SYSTEM_TENANT), (OWN, ACME)):
         await execute(
             owner_dsn(name),
             "INSERT INTO mcp_servers (id, tenant_id, name, endpoint_url) "
             f"VALUES ('{identity}', '{tenant}', 's', 'https://s.example/')",
         )
-
-
-@pytest.fixture
-async def name() -> AsyncIterator[str]:
-    """A database with the two servers."""
-    async with migrated_database() as name:
-        await register(name)
-        yield name
-
-
-@pytest.fixture
-async def database(name: str) -> AsyncIterator[Database]:
-    """As the proxy uses it."""
-    async with opened(name, connections=2, statement_s=5) as database:
-        yield database
+    return name
 
 
 async def rows(name: str, query: str) -> list[tuple[Any, ...]]:
@@ -237,7 +222,7 @@ async def test_what_postgresql_refuses_is_counted_and_not_tried_again(name: str,
     assert (scene.observing.refused, len(await rows(name, "SELECT FROM circuit_breakers"))) == (3, 2)
 
 
-async def test_what_is_told_while_postgresql_is_away_is_written_when_it_is_back() -> None:
+async def test_what_is_told_while_postgresql_is_away_is_written_when_it_is_back(name: str) -> None:
     """Events and checks of then, the state of now."""
     async with empty_database() as bare:
         database = Database(Places(login_dsn(bare)), {"write": Bounds(statement_s=5)})
@@ -250,12 +235,10 @@ async def test_what_is_told_while_postgresql_is_away_is_written_when_it_is_back(
         await scene.observing.finish()
         await database.close()
         assert (scene.observing.waiting, scene.observing.written) == (2, 0)
-    async with migrated_database() as name:
-        await register(name)
-        async with opened(name, statement_s=5) as database:
-            scene.observing._database = database
-            assert await scene.step_after(5) == 2 + 5
-        assert scene.observing.waiting == 0
+    async with opened(name, statement_s=5) as database:
+        scene.observing._database = database
+        assert await scene.step_after(5) == 2 + 5
+    assert scene.observing.waiting == 0
 
 
 async def test_a_tenant_that_is_slow_does_not_hold_up_the_others(name: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
@@ -19,7 +19,7 @@ from proxy.protection_metrics import pool_families
 from proxy.store.database import Bounds, Database, Places
 from tests.unit.background.test_housekeeping import Lines
 from tests.unit.dataplane.fakes import Proxy
-from tests.unit.store.engine import login_dsn, migrated_database
+from tests.unit.store.engine import login_dsn
 
 HOUR = 3600.0
 URL = "http://up.test/mcp"
@@ -152,13 +152,6 @@ async def test_a_server_that_is_configured_anew_is_another_pool_and_one_that_is_
         (40, 2, "keep")
     ]
     assert desk.sizing.recommended("other") is None
-
-
-@pytest.fixture
-async def name() -> AsyncIterator[str]:
-    """A database."""
-    async with migrated_database() as name:
-        yield name
 
 
 async def test_pools_of_postgresql_are_looked_at_too(name: str) -> None:

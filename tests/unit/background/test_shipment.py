@@ -23,7 +23,7 @@ from tests.unit.audit.made import SECOND_TENANT, TENANT
 from tests.unit.background.shipped import REFUSED, SIGNER, UNFIT, call, journal, means_of, raw
 from tests.unit.dataplane.fakes import Time
 from tests.unit.store.chained import chains, count
-from tests.unit.store.engine import aside, execute, migrated_database, migrated_template, opened, owner_dsn
+from tests.unit.store.engine import aside, execute, migrated_template, opened, owner_dsn
 
 EVER = 1e9
 
@@ -52,13 +52,6 @@ class Origin:
 
 class Crash(BaseException):
     """The process ends."""
-
-
-@pytest.fixture
-async def name() -> AsyncIterator[str]:
-    """A database with every table."""
-    async with migrated_database() as name:
-        yield name
 
 
 @pytest.fixture

@@ -18,17 +18,10 @@ from tests.unit.background.shipped import REFUSED, SIGNER, Spoken, call, journal
 from tests.unit.dataplane.fakes import Time
 from tests.unit.spool.records import stopped_inside
 from tests.unit.store.chained import chains, count
-from tests.unit.store.engine import execute, migrated_database, opened, owner_dsn
+from tests.unit.store.engine import execute, opened, owner_dsn
 
 #: 2026-11-22T12:00:00Z.
 NOON = 1_795_348_800.0
-
-
-@pytest.fixture
-async def name() -> AsyncIterator[str]:
-    """A database with every table."""
-    async with migrated_database() as name:
-        yield name
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
@@ -24,10 +23,11 @@ from proxy.identity.access import Server
 from proxy.identity.records import SYSTEM_TENANT
 from proxy.identity.uuid7 import RecordIds
 from proxy.store import traffic as store
+from proxy.store.database import Database
+from tests.unit.background.conftest import ACME
 from tests.unit.background.doubtful import Doubtful
-from tests.unit.store.engine import execute, migrated_database, opened, owner_dsn
+from tests.unit.store.engine import execute, owner_dsn
 
-ACME = "11111111-1111-1111-1111-111111111111"
 ZETA = "22222222-2222-2222-2222-222222222222"
 SERVER = "33333333-3333-3333-3333-333333333333"
 GONE = "55555555-5555-5555-5555-555555555555"
@@ -37,23 +37,20 @@ IDS = RecordIds(time.time, os.urandom)
 
 
 @pytest.fixture
-async def name() -> AsyncIterator[str]:
-    """A database with two tenants, one of which has a server."""
-    async with migrated_database() as name:
-        for tenant, slug in ((ACME, "acme"), (ZETA, "zeta")):
-            await execute(owner_dsn(name), f"INSERT INTO tenants (id, slug, name) VALUES ('{tenant}', '{slug}', 'T')")
-        await execute(
-            owner_dsn(name),
-            "INSERT INTO mcp_servers (id, tenant_id, name, endpoint_url) "
-            f"VALUES ('{SERVER}', '{ACME}', 'files', 'https://s.example/')",
-        )
-        yield name
+async def name(name: str) -> str:
+    """With two tenants, one of which has a server."""
+    await execute(owner_dsn(name), f"INSERT INTO tenants (id, slug, name) VALUES ('{ZETA}', 'zeta', 'T')")
+    await execute(
+        owner_dsn(name),
+        "INSERT INTO mcp_servers (id, tenant_id, name, endpoint_url) "
+        f"VALUES ('{SERVER}', '{ACME}', 'files', 'https://s.example/')",
+    )
+    return name
 
 
 @pytest.fixture
-async def database(name: str) -> AsyncIterator[Doubtful]:
-    async with opened(name, connections=2, statement_s=5) as database:
-        yield Doubtful(database)
+async def database(database: Database) -> Doubtful:
+    return Doubtful(database)
 
 
 def writer(database: Any, instance: str = "a") -> TrafficRows:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
 import asyncpg
@@ -18,6 +17,7 @@ from proxy.identity.records import SYSTEM_TENANT
 from proxy.identity.uuid7 import RecordIds
 from proxy.log import logger
 from proxy.store.database import Bounds, Database, Places
+from tests.unit.background.conftest import ACME
 from tests.unit.dataplane.fakes import Time
 from tests.unit.store.engine import (
     circle_of_locks,
@@ -29,7 +29,6 @@ from tests.unit.store.engine import (
     owner_dsn,
 )
 
-ACME = "11111111-1111-1111-1111-111111111111"
 WHO = "192.0.2.1"
 
 
@@ -52,21 +51,6 @@ class Spoken:
 
     def warning(self, event: str, **fields: Any) -> None:
         self.lines.append({"event": event, **fields})
-
-
-@pytest.fixture
-async def name() -> AsyncIterator[str]:
-    """A database with every table and a tenant."""
-    async with migrated_database() as name:
-        await execute(owner_dsn(name), f"INSERT INTO tenants (id, slug, name) VALUES ('{ACME}', 'acme', 'Acme')")
-        yield name
-
-
-@pytest.fixture
-async def database(name: str) -> AsyncIterator[Database]:
-    """As the proxy uses it."""
-    async with opened(name, connections=2, statement_s=5) as database:
-        yield database
 
 
 def logged(database: Database | None, clock: Time, spoken: Spoken | None = None) -> ViolationLog:
