@@ -11,10 +11,11 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Final, TextIO
+from typing import Final, NoReturn, TextIO
 
 from proxy.commands.arguments import add_command, add_groups
 from proxy.commands.console import DONE, MISUSED, Misuse, load_config
+from proxy.commands.parser import Parser
 
 _NO_READER: Final = 1
 _INTERRUPTED: Final = 130
@@ -31,11 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if sys.stdout is None:  # its number would be that of the first socket, and the log would go there
         print("standard output is closed: redirect it to /dev/null", file=sys.stderr)
         return MISUSED
-    given = _parser().parse_args(arguments)
     try:
-        code = _run(given)
-        sys.stdout.flush()
-        return code
+        try:
+            return _run(arguments)
+        finally:
+            sys.stdout.flush()  # also after --help
     except BrokenPipeError:
         _silence(sys.stdout, sys.stderr)
         return _NO_READER
@@ -56,18 +57,31 @@ def _silence(*streams: TextIO) -> None:
         os.dup2(nowhere, stream.fileno())
 
 
-def _run(given: argparse.Namespace) -> int:
-    command: Callable[[argparse.Namespace], int] = given.command
+def _run(arguments: Sequence[str] | None) -> int:
     try:
+        given = _parser().parse_args(arguments)
+        command: Callable[[argparse.Namespace], int] = given.command
         return command(given)
     except Misuse as error:
         print(error, file=sys.stderr)
         return MISUSED
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="mcp-manager", description="A transparent reverse proxy for MCP.")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+class _ShowVersion(argparse.Action):
+    """`--version` is what everyone tries first."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, *_: object) -> NoReturn:
+        parser.exit(_version(namespace))
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="mcp-manager", description="A transparent reverse proxy for MCP.",
+        epilog="'mcp-manager COMMAND --help' says what a command takes.",
+    )  # fmt: skip
+    parser.add_argument("--version", action=_ShowVersion, nargs=0, help="print the version")
+    parser.needs("COMMAND")
+    commands = parser.add_subparsers(metavar="COMMAND")
     add_command(commands, "serve", _serve, "run the proxy")
     add_command(
         commands, "check-config", _check_config, "say whether the configuration can be used, with every problem"
@@ -129,7 +143,8 @@ def _client_config(given: argparse.Namespace) -> int:
     if server is None:
         names = list(config.servers)
         more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
-        raise Misuse(f"no server of this name; there are: {', '.join(names[:_MOST_LISTED])}{more}")
+        there_are = f"{', '.join(names[:_MOST_LISTED])}{more}"
+        raise Misuse(f"no server of this name in the configuration file; there are: {there_are}")
     keyed = not config.anonymous
     try:
         url = client_config.url_of(config, given.name)

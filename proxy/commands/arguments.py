@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Final
 from proxy.commands import values
 
 if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+    from proxy.commands.parser import Parser
+
+    Commands = argparse._SubParsersAction[Parser]
     Command = Callable[[argparse.Namespace], int]
 
 _SCOPES: Final = ("read", "write", "proxy", "admin")
@@ -73,7 +75,8 @@ def _add_record(commands: Commands) -> None:
 
 def _group(commands: Commands, name: str, summary: str) -> Commands:
     parser = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
-    return parser.add_subparsers(metavar="ACTION", required=True, dest="action")
+    parser.needs("ACTION")
+    return parser.add_subparsers(metavar="ACTION", dest="action")
 
 
 def _migrate(given: argparse.Namespace) -> int:

@@ -48,7 +48,7 @@ def _add(given: Namespace) -> int:
         )
     seconds = given.length.total_seconds()
     if seconds <= 0:
-        raise Misuse("'--for' is longer than nothing: 15m, 1h, 30d")
+        raise Misuse("'--for' has to be longer than nothing: 15m, 1h, 30d")
     ban = SharedBan(given.address, seconds, Why(OPERATOR, 0.0, 0, "", given.reason or ""), replace=True)
     _asked(config, Question(bans=[ban]))
     until = datetime.now(UTC) + timedelta(seconds=seconds)

@@ -24,7 +24,7 @@ from proxy.store.accounts import Rejected, administration
 from proxy.store.child_server import EmbeddedError
 from proxy.store.database import Session, Unavailable
 from proxy.store.lifecycle import Stores, embedded_postgres
-from proxy.store.migrate import MigrationError
+from proxy.store.migrate import MigrationError, migrator
 
 _Result = TypeVar("_Result")
 
@@ -33,6 +33,8 @@ _PATIENCE: Final = PostgresTimeouts.model_validate({"connect": "10s", "acquire":
 #: How long other commands may take, how often we look; seconds.
 _TURN_S: Final = 60
 _STEP_S: Final = 0.02
+#: How long we look for the reason why PostgreSQL cannot be used, seconds.
+_REASON_S: Final = 5.0
 _FAILURES: Final = (EmbeddedError, MigrationError, Rejected)
 
 
@@ -45,19 +47,39 @@ def postgres_of(config: Config) -> Postgres:
 
 def change(config: Config, work: Callable[[Session], Awaitable[_Result]]) -> _Result:
     """What `work` returns, done in one transaction of the admin plane. Raises Misuse."""
-    return carried_out(_changed(config, work))
+    return carried_out(_changed(config, work), config)
 
 
-def carried_out(work: Coroutine[object, object, _Result]) -> _Result:
-    """What `work` returns, with every failure of a database or file as Misuse."""
+def carried_out(work: Coroutine[object, object, _Result], config: Config | None = None) -> _Result:
+    """What `work` returns, with every failure of a database or file as Misuse; with `config` it says why the database
+    cannot be used."""
     try:
         return asyncio.run(work)
     except _FAILURES as error:
         raise Misuse(str(error)) from None
     except Unavailable as error:
-        raise Misuse(f"{error}; 'mcp-manager migrate status' may say why") from None
+        raise Misuse(_reason(config) or f"{error}; 'mcp-manager migrate status' may say why") from None
     except OSError as error:
         raise Misuse(str(error) or type(error).__name__) from None
+
+
+def _reason(config: Config | None) -> str:
+    """Why `postgres.dsn` cannot be connected to, which the pools do not tell; '' when it can, or nobody knows."""
+    dsn = config.postgres.dsn if config is not None and config.postgres is not None else None
+    if dsn is None:
+        return ""
+
+    async def connected() -> None:
+        async with asyncio.timeout(_REASON_S), migrator(dsn.get_secret_value()):
+            pass
+
+    try:
+        asyncio.run(connected())
+    except MigrationError as error:
+        return f"{error} (postgres.dsn)"
+    except TimeoutError:
+        pass
+    return ""
 
 
 async def _changed(config: Config, work: Callable[[Session], Awaitable[_Result]]) -> _Result:

@@ -52,6 +52,8 @@ def read_text(name: str) -> str:
     """The text of a file, or of standard input for `-`. Raises Misuse."""
     from proxy.config.files import read_bounded
 
+    if name == "-" and sys.stdin is None:
+        raise Misuse("standard input is closed")
     try:
         content = sys.stdin.buffer.read(_LARGEST + 1) if name == "-" else read_bounded(Path(name), _LARGEST)
         if len(content) > _LARGEST:

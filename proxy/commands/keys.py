@@ -31,9 +31,9 @@ def run(given: Namespace) -> int:
 
 def _create(given: Namespace) -> int:
     if given.not_before and given.expires and given.not_before >= given.expires:
-        raise Misuse("--not-before must be earlier than --expires")
+        raise Misuse("'--not-before' has to be earlier than '--expires'")
     if given.expires and given.expires <= datetime.now(UTC):
-        raise Misuse("--expires is in the future; this key would never have been good")
+        raise Misuse("'--expires' has to be in the future: this key would never be good")
     config = load_config(given)
     minted = _minted(config)
     record = KeyRecord(
@@ -64,14 +64,14 @@ def _rotate(given: Namespace) -> int:
     minted = _minted(config)
     row = change(config, lambda session: keys.rotate(session, given.id, minted, given.overlap))
     until = local(row["old_key_until"], "seconds")
-    return _show_once(given, minted, row, f"made; key {row['rotated_from']} is good until {until}")
+    return _show_once(given, minted, row, f"takes the place of {row['rotated_from']}, which is good until {until}")
 
 
 def _show_once(given: Namespace, minted: Minted, row: dict[str, Any], what: str) -> int:
     if given.json:
-        show_json({"key": minted.text, **row})
+        show_json({"key": minted.text, **{name: None if value == "" else value for name, value in row.items()}})
     else:
-        remark(f"key {minted.id} {what}. It is shown this once:")
+        remark(f"key {minted.id} {what}; the key itself, shown this once:")
         print(minted.text)
     return DONE
 

@@ -8,6 +8,7 @@ time or None) and `tenant` (a slug or None: everybody's servers); for `stop`: `s
 
 from __future__ import annotations
 
+import re
 from argparse import Namespace
 from calendar import day_abbr
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ _LAST: Final = datetime.max.replace(tzinfo=UTC) - _LONGEST
 _DRAIN: Final = timedelta(seconds=30)
 _TITLE: Final = "maintenance"
 _EVERY_SERVER: Final = "*"
+_PART_OF_ID: Final = re.compile(r"[0-9a-f]{8}[0-9a-f-]*", re.IGNORECASE)
 
 
 def run(given: Namespace) -> int:
@@ -40,7 +42,7 @@ def run(given: Namespace) -> int:
 def _start(given: Namespace) -> int:
     config = load_config(given)
     if not timedelta() < given.length <= _LONGEST:
-        raise Misuse("'--for' is longer than nothing, and a year at most: 30m, 2h, 1d")
+        raise Misuse("'--for' has to be longer than nothing, and a year at most: 30m, 2h, 1d")
     if given.at is not None and given.at > _LAST:
         raise Misuse("'--at' is too far away")
     if given.at is not None and given.at + given.length <= datetime.now(UTC):
@@ -70,7 +72,11 @@ def _stop(given: Namespace) -> int:
     if window is not None:
         change(config, lambda session: maintenance.end(session, window))
     else:
-        change(config, lambda session: maintenance.end_of_server(session, _slug(given), _server(given)))
+        try:
+            change(config, lambda session: maintenance.end_of_server(session, _slug(given), _server(given)))
+        except Misuse as error:
+            more = "; an id is given whole: 'mcp-manager maintenance list' shows it"
+            raise Misuse(f"{error}{more if _PART_OF_ID.fullmatch(given.server) else ''}") from None
     remark("ended")
     return DONE
 

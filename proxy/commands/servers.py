@@ -57,7 +57,9 @@ def _add(given: Namespace) -> int:
     if given.json:
         show_json({"name": given.name, "tenant": slug, "outcome": outcome})
     else:
-        remark(outcome)
+        named = dict.fromkeys(name for text in headers.values() for name in client_files.variables(text))
+        notes = [f"{outcome}: clients reach it at /{given.name}/mcp", *(f"set {name} for the proxy" for name in named)]
+        remark("; ".join(notes))
     return DONE
 
 
@@ -101,8 +103,9 @@ def _list(given: Namespace) -> int:
         return DONE
     columns = ("tenant", "name", "url", "transport", "state", "health", "tags")
     headings = ("TENANT", "NAME", "URL", "TRANSPORT", "STATE", "HEALTH", "TAGS")
-    told = [{**row, "state": "enabled" if row["enabled"] else "disabled"} for row in rows]
-    show_table(headings, [[row[column] for column in columns] for row in told])
+    for row in rows:
+        row["state"], row["health"] = "enabled" if row["enabled"] else "disabled", str(row["health"]).lower()
+    show_table(headings, [[row[column] for column in columns] for row in rows])
     return DONE
 
 

@@ -23,7 +23,7 @@ def _create(given: Namespace) -> int:
         show_json(row)
     else:
         print(row["slug"])
-        remark("made; next: mcp-manager keys create --tenant SLUG --name NAME")
+        remark(f"made; next: mcp-manager keys create --tenant {row['slug']} --name NAME")
     return DONE
 
 
@@ -33,7 +33,7 @@ def _list(given: Namespace) -> int:
         show_json(rows)
         return DONE
     columns = ("slug", "name", "status", "plan", "max_servers", "max_api_keys", "created_at")
-    headings = ("TENANT", "NAME", "STATUS", "PLAN", "SERVERS", "KEYS", "MADE")
+    headings = ("TENANT", "NAME", "STATUS", "PLAN", "MAX SERVERS", "MAX KEYS", "MADE")
     show_table(headings, [[row[column] for column in columns] for row in rows])
     return DONE
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import types
@@ -119,20 +120,21 @@ def test_the_schema_is_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert out.startswith("### listen\n")
 
 
+@pytest.mark.parametrize("word", ["version", "--version"])
 def test_the_version_is_that_of_the_package(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    word: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A checkout that was never installed has none, and says so."""
     import importlib.metadata as metadata
 
     monkeypatch.setattr(metadata, "version", lambda name: {"mcp-manager-proxy": "1.2.3"}[name])
-    assert run(capsys, "version") == (0, "1.2.3\n", "")
+    assert run(capsys, word) == (0, "1.2.3\n", "")
 
     def missing(name: str) -> str:
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(metadata, "version", missing)
-    assert run(capsys, "version")[0] == 2
+    assert run(capsys, word)[0] == 2
 
 
 @pytest.mark.usefixtures("file")
@@ -146,7 +148,11 @@ def test_client_config_prints_one_snippet_or_all(capsys: pytest.CaptureFixture[s
 
 def test_client_config_says_what_it_cannot_do(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An unknown server, a client that lacks the transport, a port not known."""
-    assert run(capsys, "client-config", "c") == (2, "", "no server of this name; there are: a, b\n")
+    assert run(capsys, "client-config", "c") == (
+        2,
+        "",
+        "no server of this name in the configuration file; there are: a, b\n",
+    )
     assert run(capsys, "client-config", "b", "--client", "cursor") == (2, "", "this client does not speak WebSocket\n")
     file.write_text("listen: {port: 0}\n" + GOOD)
     assert "set listen.public_url" in run(capsys, "client-config", "a")[2]
@@ -157,6 +163,16 @@ def test_client_config_says_what_it_cannot_do(file: Path, capsys: pytest.Capture
 def test_the_clients_of_the_option_are_those_with_a_snippet() -> None:
     """The command line does not load the snippets to know their names."""
     assert tuple(CLIENTS) == cli._CLIENTS
+
+
+def test_an_interrupt_before_the_first_word_is_not_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arguments take a tenth of a second to read."""
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_parser", interrupted)
+    assert cli.main(["tenants", "list"]) == 130
 
 
 @pytest.mark.parametrize(
@@ -179,10 +195,12 @@ def test_a_reader_that_leaves_is_not_a_traceback() -> None:
     assert shown.stderr == ""
 
 
-def test_a_reader_that_was_never_there_is_not_a_traceback() -> None:
+@pytest.mark.parametrize("word", ["config-schema", "--help"])
+def test_a_reader_that_was_never_there_is_not_a_traceback(word: str) -> None:
     """The pipe is closed before the first byte."""
+    buffered = {**os.environ, "PYTHONUNBUFFERED": ""}
     with subprocess.Popen(
-        [sys.executable, "-m", "proxy", "config-schema"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-m", "proxy", word], cwd=ROOT, env=buffered, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         assert process.stdout is not None
         process.stdout.close()

@@ -8,6 +8,10 @@ from typing import Any
 
 import pytest
 
+from proxy.commands.connection import carried_out
+from proxy.commands.console import Misuse
+from proxy.config import load
+from proxy.store.database import Unavailable
 from tests.unit.commands.conftest import Operator, waited
 from tests.unit.store.engine import execute, login_dsn, owner_dsn
 
@@ -26,15 +30,30 @@ def test_without_a_database_there_is_nowhere_to_keep_anything(operator: Operator
     assert not (operator.config.parent / ".mcp-manager").exists()
 
 
-def test_a_database_that_is_away_is_a_sentence_without_its_password(operator: Operator) -> None:
-    """Also a wrong password."""
-    away = "postgresql://u:planted@127.0.0.1:1/x"
-    wrong = login_dsn(operator.database).replace("mcp_manager:", "mcp_manager:planted")
-    for dsn in (away, wrong):
+def test_a_database_that_cannot_be_used_is_a_sentence_with_the_reason(operator: Operator) -> None:
+    """It names the key of the configuration, and nothing of what stands there."""
+    login = login_dsn(operator.database)
+    for dsn, reason in (
+        ("postgresql://u:planted@127.0.0.1:1/x", "127.0.0.1"),
+        (login.replace("mcp_manager:", "mcp_manager:planted"), "password authentication failed"),
+        (login.replace(f"/{operator.database}?", "/nowhere?"), "does not exist"),
+    ):
         rewrite(operator, {"dsn": dsn})
         said = operator.refused("tenants", "list")
-        assert "cannot be reached" in said and "migrate status" in said
-        assert "planted" not in said
+        assert said.startswith("PostgreSQL cannot be used: ") and said.endswith(" (postgres.dsn)\n")
+        assert reason in said and "planted" not in said
+
+
+def test_a_database_that_fails_for_a_moment_is_told_of_without_a_reason(operator: Operator) -> None:
+    """It can be reached when we look for one."""
+
+    async def failed() -> None:
+        raise Unavailable("the connection was lost")
+
+    rewrite(operator, {"dsn": login_dsn(operator.database)})
+    for config in (load(operator.config, {}), None):
+        with pytest.raises(Misuse, match=r"^the connection was lost; 'mcp-manager migrate status' may say why$"):
+            carried_out(failed(), config)
 
 
 def test_a_database_without_tables_says_what_to_do(operator: Operator) -> None:

@@ -68,6 +68,13 @@ def test_a_file_that_is_no_text_or_too_large_is_refused(
             read_text(name)
 
 
+def test_a_standard_input_that_is_closed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`mcp-manager servers import - <&-`."""
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(Misuse, match="standard input is closed"):
+        read_text("-")
+
+
 def test_a_mark_at_the_beginning_is_no_part_of_a_text(tmp_path: Path) -> None:
     """Editors of one system write it."""
     (tmp_path / "file").write_bytes(b"\xef\xbb\xbfx")

@@ -49,6 +49,7 @@ def test_the_key_is_in_the_json_and_in_no_list(acme: Operator) -> None:
     secret = parse(made["key"])
     assert secret is not None
     assert (made["id"], made["tenant"], made["scopes"]) == (secret[0], "acme", ["proxy", "read", "write"])
+    assert (made["user_id"], made["rotated_from"]) == (None, None)
     listed = acme.run("keys", "list", "--json")[1] + acme.run("keys", "list")[1]
     assert secret[0] in listed and secret[1] not in listed
 

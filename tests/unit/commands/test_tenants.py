@@ -11,12 +11,12 @@ def test_a_tenant_is_made_and_listed(operator: Operator) -> None:
     """Its slug alone goes to standard output; lists are for people or for programs."""
     code, out, err = operator.run("tenants", "create", "acme", "--name", "Acme Inc.", "--max-keys", "5")
     assert (code, out) == (0, "acme\n")
-    assert "keys create" in err
+    assert "keys create --tenant acme" in err
     made = operator.result("tenants", "create", "beta", "--plan", "team", "--max-servers", "2")
     assert (made["slug"], made["name"], made["plan"], made["max_servers"]) == ("beta", "beta", "team", 2)
     assert [row["slug"] for row in operator.result("tenants", "list")] == ["acme", "beta", "system"]
     lines = operator.run("tenants", "list")[1].splitlines()
-    assert lines[0].split()[:3] == ["TENANT", "NAME", "STATUS"]
+    assert lines[0].split() == ["TENANT", "NAME", "STATUS", "PLAN", "MAX", "SERVERS", "MAX", "KEYS", "MADE"]
     assert lines[1].split()[:6] == ["acme", "Acme", "Inc.", "active", "free", "-"]
 
 
