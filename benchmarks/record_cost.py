@@ -3,8 +3,9 @@
     python -m benchmarks.record_cost [--short]
 
 The steps are called as a request's walk calls them: its name, intent before it is sent, outcome at its end. The journal
-is a real one on this disk, the log goes to a file. Beside all of it together stand its parts and what is left without
-any; a figure is the best of several runs. The last line is `failed: N`.
+is a real one on this disk, the log goes to a file, and names are made as far apart as a busy process makes them. Beside
+all of it together stand its parts and what is left without any; a figure is the best of several runs. The last line is
+`failed: N`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final, cast
@@ -44,6 +46,8 @@ from proxy.spool.journal import Bounds, Journal
 TARGET_US: Final = 6.0
 #: Requests of one run.
 REQUESTS: Final = 2000
+#: Between two names: a request is hardly ever the second of its millisecond.
+BETWEEN_S: Final = 1 / 600
 TENANT: Final = "018f0000-0000-7000-8000-000000000001"
 
 
@@ -51,7 +55,7 @@ class Bench:
     """Requests that have come to the point where they are sent, and a recorder."""
 
     def __init__(self, folder: Path, *, journal: bool = True, log: bool = True) -> None:
-        self.ids = RecordIds(time.time, os.urandom)
+        self.ids = RecordIds(count(time.time(), BETWEEN_S).__next__, os.urandom)
         self.metrics = Metrics(new_registry(), 10, metric_label)
         self._stream = BatchedStream(os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND))
         self.usage = Usage(lambda server, kind, name: True)

@@ -50,6 +50,28 @@ def test_as_text_they_are_the_same_kind(times: list[float]) -> None:
     assert all(each.version == 7 and each.variant == RFC_4122 for each in made)
 
 
+@given(st.integers(0, (1 << 42) - 1), st.lists(st.integers(0, 200_000), max_size=5))
+def test_as_text_they_say_when_they_were_made(begin_ms: int, steps_ms: list[int]) -> None:
+    """To the millisecond, also over the bounds at which their beginning is put into words anew."""
+    now_ms = begin_ms
+    ids = RecordIds(lambda: (now_ms + 0.5) / 1e3, os.urandom)
+    for step_ms in (0, *steps_ms):
+        now_ms += step_ms
+        assert made_ms(UUID(ids.text())) == now_ms
+
+
+def test_as_text_those_of_two_makers_differ_at_all_times() -> None:
+    """Both make theirs in the same milliseconds with the same counter; each draws its random end again and again."""
+    now, draws = 0.0, iter(range(1000))
+    makers = [RecordIds(lambda: now, lambda count: (next(draws) << 40).to_bytes(count)) for _ in range(2)]
+    pairs = []
+    for minute in range(10):
+        now = 1.8e9 + 70 * minute
+        pairs.append([maker.text() for maker in makers])
+    assert {mine[:18] == other[:18] for mine, other in pairs} == {True}
+    assert len({text[19:] for pair in pairs for text in pair}) == 20
+
+
 def test_an_identity_says_when_it_was_made_and_others_do_not() -> None:
     """To the millisecond."""
     assert made_ms(RecordIds(lambda: 1_800_000_000.123, os.urandom).new()) == 1_800_000_000_123
