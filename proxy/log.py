@@ -29,6 +29,7 @@ Logger = FilteringBoundLogger
 _EXCEPTION_CHARS: Final = 16 << 10
 #: Lines of other libraries (asyncio, aiohttp) per second; with all descriptors in use asyncio alone logs 300.
 _FOREIGN_PER_S: Final = 20
+_FOREIGN_CHARS: Final = 8000
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _SECRET_NAMES: Final = frozenset(
     ("authorization", "proxy-authorization", "cookie", "set-cookie", "api-key", "apikey", "token", "secret", "password",
@@ -37,6 +38,9 @@ _SECRET_NAMES: Final = frozenset(
 _SECRET_ENDS: Final = ("-token", "-secret", "-password", "-api-key", "-private-key", "-session-id", "-credential")
 #: An API key, wherever somebody wrote it; its id may be shown.
 _API_KEY: Final = re.compile(r"([A-Za-z0-9]{12}_)[A-Za-z0-9]{43}")
+#: In what others say: user and password of a URL, and its query.
+_URL_USER: Final = re.compile(r"(?<=://)[^\s/@'\"]+@")
+_URL_QUERY: Final = re.compile(r"(?<=[\w/%.~:-])\?[\w%][^\s'\")>\]]*")
 _NESTING: Final = 4
 _PLAIN: Final = orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE
 _ANY_KEY: Final = _PLAIN | orjson.OPT_NON_STR_KEYS
@@ -47,6 +51,11 @@ def printable(text: str, limit: int) -> str:
     text = text if len(text) < 56 else _API_KEY.sub(rf"\1{'*' * 43}", text[: limit + 43])
     text = text if len(text) <= limit else f"{text[:limit]}..."
     return text if text.isprintable() else unicode_escape_encode(text)[0].decode("ascii")
+
+
+def _without_keys(text: str) -> str:
+    """What libraries and exceptions say names URLs as they are: without what may be a key in them."""
+    return _URL_QUERY.sub("?...", _URL_USER.sub("...@", text))
 
 
 def _is_secret(name: str) -> bool:
@@ -85,7 +94,7 @@ def _exception(_logger: object, _method: str, event: EventDict) -> EventDict:
         cause = sys.exc_info()
     error = cause[1] if isinstance(cause, tuple) else cause
     if isinstance(error, BaseException):
-        event["exception"] = "".join(traceback.format_exception(error))[-_EXCEPTION_CHARS:]
+        event["exception"] = _without_keys("".join(traceback.format_exception(error))[-_EXCEPTION_CHARS:])
     return event
 
 
@@ -194,7 +203,7 @@ class _Foreign(logging.Handler):
         self._count += 1
         if self._count <= _FOREIGN_PER_S:
             say = logger(record.name).error if record.levelno >= logging.ERROR else logger(record.name).warning
-            say(printable(_message(record), 2000), exc_info=record.exc_info, **fields)
+            say(printable(_without_keys(_message(record)[:_FOREIGN_CHARS]), 2000), exc_info=record.exc_info, **fields)
 
 
 def _message(record: logging.LogRecord) -> str:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
+import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -135,12 +137,19 @@ class Spans:
         return host, port
 
     async def close(self, deadline_s: float) -> None:
-        """Send what waits; a collector that does not answer is not waited for."""
-        try:
+        """Send what waits; a collector that does not answer is not waited for, nor by the end of the process: a loop and
+        the interpreter wait for other threads, but not for this one."""
+        loop, sent = asyncio.get_running_loop(), asyncio.Event()
+
+        def shut_down() -> None:
+            self._processor.shutdown()  # type: ignore[no-untyped-call]
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(sent.set)
+
+        threading.Thread(target=shut_down, name="last-spans", daemon=True).start()
+        with suppress(TimeoutError):
             async with asyncio.timeout(deadline_s):
-                await asyncio.to_thread(lambda: self._processor.shutdown())  # type: ignore[no-untyped-call]
-        except TimeoutError:
-            return
+                await sent.wait()
 
     def families(self) -> Iterator[Family]:
         """The metrics of tracing; what was made and neither sent nor failed waits, or was lost for want of room."""

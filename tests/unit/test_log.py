@@ -254,6 +254,20 @@ def test_warnings_of_other_libraries_join_the_log(journal: Journal) -> None:
     assert "OSError: boom" in second["exception"]
 
 
+def test_what_others_say_of_a_url_is_without_what_may_be_a_key(journal: Journal) -> None:
+    """User, password and query, in messages and in tracebacks; a question is not a query."""
+    told = "Max retries with url: /v1/traces?token=s3cret (Caused by 'https://me:s3cret@host/x?a=s3cret')? Why?"
+    configure("info", "json", journal.stream)
+    logging.getLogger("some.library").warning(told)
+    try:
+        raise ConnectionError(told)
+    except ConnectionError:
+        logger("app").exception("failed")
+    first, second = journal.lines()
+    assert first["event"] == "Max retries with url: /v1/traces?... (Caused by 'https://...@host/x?...')? Why?"
+    assert second["exception"].endswith(f"ConnectionError: {first['event']}\n")
+
+
 def test_a_library_that_logs_wrongly_does_not_hear_of_it(journal: Journal) -> None:
     """It would fail where it only wanted to say something; what can be said is."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import sys
+import threading
 import time
 import tracemalloc
 from collections.abc import AsyncIterator
@@ -180,9 +181,10 @@ async def test_a_collector_that_fails_or_hangs_costs_spans_and_nothing_else(coll
     hanging = Traced(collector)
     collector.hangs = True
     hanging.tracer.end(hanging.ask())
-    began = time.monotonic()
+    began, waited_for = time.monotonic(), {each for each in threading.enumerate() if not each.daemon}
     await hanging.spans.close(0.2)
     assert time.monotonic() - began < 1
+    assert {each for each in threading.enumerate() if not each.daemon} == waited_for, "the process waits for it, too"
 
 
 async def test_what_waits_is_bounded(collector: Collector) -> None:
