@@ -133,7 +133,7 @@ async def _try(ctx: RequestContext, upstream: Upstream, parts: Parts, course: _C
     upstream, attempt.lease = attempt.upstream, course.lease
     try:
         if parts.recorder is not None and not ctx.intended and parts.recorder.intend(ctx, upstream):
-            await parts.recorder.durable()
+            await parts.recorder.durable()  # with its place in the queue: given back, it would be had again as the last
         if not ctx.tries and ctx.route is not None and ctx.route.mirror is not None:
             parts.mirrors.copy(ctx, *ctx.route.mirror)  # once, and nothing leaves before it is written down
         ctx.tries += 1

@@ -54,9 +54,10 @@ async def test_a_mirror_gets_its_copy_when_the_request_is_written_down() -> None
 
 @pytest.mark.parametrize("trouble", ["full", "late"])
 async def test_nothing_leaves_of_a_request_that_cannot_be_written_down(trouble: str) -> None:
-    """It was tried nowhere, and what it had taken on its way is given back."""
+    """It was tried nowhere, and what it had taken on its way is given back: the trial, and the place in the queue."""
     async with scripted_upstream() as upstream:
-        servers = {"a": upstream.url, "b": upstream.url, "shadow": gone()}
+        one = {"url": upstream.url, "queue": {"max_concurrent": 1}}
+        servers = {"a": one, "b": one, "shadow": gone()}
         async with proxying(servers, routes=[route("a", "b", **MIRRORED)]) as proxy:
             desk = Desk(proxy, trouble)
             request = proxy.request("/all")
@@ -64,8 +65,10 @@ async def test_nothing_leaves_of_a_request_that_cannot_be_written_down(trouble: 
                 await walk(proxy, request)
             assert (upstream.connections, proxy.copies, request.ctx.tries) == (0, [], 0)
             assert len(desk.left) == (1 if trouble == "full" else 2)
-            breaker = proxy.live.snapshot.upstreams["a"].breaker
-            assert (breaker.state, breaker.ready()) == ("closed", True)
+            for name in ("a", "b"):
+                server = proxy.live.snapshot.upstreams[name]
+                assert (server.breaker.state, server.breaker.ready()) == ("closed", True)
+                assert server.queue is not None and (server.queue.running, server.queue.pending) == (0, 0)
 
 
 async def test_a_request_that_nobody_can_be_asked_for_is_not_copied() -> None:
