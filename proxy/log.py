@@ -210,8 +210,8 @@ def _message(record: logging.LogRecord) -> str:
     """What a library says; a mistake in how it says it must not come back to it as an exception."""
     try:
         return record.getMessage()
-    except Exception:
-        return f"{record.msg!s:.1000} (its values do not fit)" if isinstance(record.msg, str) else "(no text)"
+    except (TypeError, ValueError, LookupError, AttributeError):  # of formatting
+        return f"{record.msg:.1000} (its values do not fit)" if isinstance(record.msg, str) else "(no text)"
 
 
 def logger(name: str) -> Logger:

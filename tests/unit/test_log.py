@@ -273,7 +273,7 @@ def test_a_library_that_logs_wrongly_does_not_hear_of_it(journal: Journal) -> No
 
     class Broken:
         def __str__(self) -> str:
-            raise RuntimeError
+            raise ValueError
 
     configure("info", "json", journal.stream)
     for message, values in (("%d of %s", ("one",)), (Broken(), ())):  # not by a logger: others listen there, too
