@@ -70,27 +70,37 @@ class Suspect(NamedTuple):
     seq: int
     line: bytes
     before: bytes
-    """Chain of the row at the place before."""
+    """Chain of the row at the place before; b'' of the second row of a place."""
     chain: bytes
     """Its own, as it stands."""
 
 
-def explained(suspects: Sequence[Suspect]) -> Iterator[Finding]:
-    """What is wrong with each suspect of a chain, the innocent left out; tenant and segment are not filled in."""
+def explained(suspects: Sequence[Suspect], second: Sequence[Suspect] = ()) -> Iterator[Finding]:
+    """What is wrong with each suspect of a chain, the innocent left out; tenant and segment are not filled in.
+
+    `second` are rows that were read after another one of the same place. Rows come in any order, so the one that was
+    inserted may have been the first: then the second fits, and that a row was inserted is said by whoever saw both.
+    """
     # Hashes that may have stood before a row: those that do, and those that should according to the row itself.
     before = {each.before for each in suspects}
     before |= {each.chain for each in suspects}
     before |= {sha256(each.before + each.line).digest() for each in suspects}
+    before |= {each.chain for each in second}
+    genuine = {each.seq for each in second if _fits(each, before)}
     chains = {each.chain for each in suspects}
     places = sorted({each.seq for each in suspects})
     for each in sorted(suspects):
-        if any(sha256(hash_ + each.line).digest() == each.chain for hash_ in before):
+        if each.seq in genuine or _fits(each, before):
             continue  # it fits what should stand before it, which is the suspect
         home = _home(each, places, before, chains)
         if home is None:
             yield Finding("changed", "", "", each.seq)
         else:
             yield Finding("reordered", "", "", each.seq, 0, f"it was row {home}")
+
+
+def _fits(row: Suspect, before: set[bytes]) -> bool:
+    return any(sha256(hash_ + row.line).digest() == row.chain for hash_ in before)
 
 
 def _renumbered(line: bytes, seq: int) -> bytes:

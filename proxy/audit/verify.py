@@ -63,8 +63,8 @@ class Strand:
         self.starts = [0]
         self.suspects: list[Suspect] = []
         self.strange = 0
-        #: Places in the order at which there are more rows than one, or none should be.
-        self.twice: list[int] = []
+        #: Rows at places in the order at which there is one already, or none should be.
+        self.twice: list[Suspect] = []
         #: Places at which the chain is not what was signed.
         self.unsettled: list[int] = []
 
@@ -91,7 +91,7 @@ class Strand:
         runs, starts = self.runs, self.starts
         index = bisect_right(starts, seq) - 1
         if index < 0 or seq <= runs[starts[index]].end:
-            self._note(self.twice, seq)
+            self._second(seq, line, chain)
             return 0
         if seq in self.heads and self.heads[seq].digest != chain:
             self.unsettled.append(seq)
@@ -121,10 +121,10 @@ class Strand:
         if len(self.suspects) < MOST_SUSPECTS:
             self.suspects.append(Suspect(seq, line, before, chain))
 
-    def _note(self, places: list[int], seq: int) -> None:
+    def _second(self, seq: int, line: bytes = b"", chain: bytes = b"") -> None:
         self.strange += 1
-        if len(places) < MOST_SUSPECTS:
-            places.append(seq)
+        if len(self.twice) < MOST_SUSPECTS:
+            self.twice.append(Suspect(seq, line, b"", chain))
 
     def merge(self, other: Strand) -> None:
         """Take over what another reader saw of the same chain."""
@@ -142,7 +142,7 @@ class Strand:
         index = bisect_right(self.starts, first) - 1
         left = self.runs[self.starts[index]]
         if left.end >= first or (index + 1 < len(self.starts) and self.starts[index + 1] <= run.end):
-            self._note(self.twice, first)
+            self._second(first)
             run, index = self._united(run)
         elif run.start == 0:
             self.runs[0] = run
@@ -241,15 +241,17 @@ class Trail:
 
 def _settle(strand: Strand, report: Report, settled_us: int) -> None:
     place = strand.place
-    for finding in explained(strand.suspects):
+    for finding in explained(strand.suspects, strand.twice):
         report.add(finding.at(place))
-    for seq in strand.twice:
-        report.add(Finding("inserted", *place, seq))
+    for second in strand.twice:
+        report.add(Finding("inserted", *place, second.seq))
     if strand.strange > len(strand.suspects) + len(strand.twice):
         more = strand.strange - len(strand.suspects) - len(strand.twice)
         report.add(Finding("more", *place, 0, more), more)
+    signed = {row.seq for row in strand.twice if row.seq in strand.heads and strand.heads[row.seq].digest == row.chain}
     for seq in () if strand.suspects else strand.unsettled:
-        report.add(Finding("rewritten", *place, seq))
+        if seq not in signed:
+            report.add(Finding("rewritten", *place, seq))
     last = max(strand.heads, default=0)
     _settle_length(strand, report, last)
     if not last and strand.since_us < settled_us:

@@ -67,12 +67,22 @@ def test_missing_rows_are_named(start: int, count: int) -> None:
     assert report.counts == {"missing": len(gone)}
 
 
-@given(st.integers(0, 39), st.booleans())
-def test_an_inserted_row_is_named(place: int, copied: bool) -> None:
-    """A row more at a place that is taken, whether it is a copy or not."""
-    more = LINES[place] if copied else edited(LINES[place], outcome="error", chain="00" * 32)
-    lines = [*LINES[: place + 1], more, *LINES[place + 1 :]]
-    assert found(checked(lines, HEADS)) == [("inserted", place + 1, place + 1)]
+@given(st.integers(0, 39), st.sampled_from(["copy", "hash of the other", "hash of its own", "no hash"]), st.booleans())
+def test_an_inserted_row_is_named(place: int, kind: str, first: bool) -> None:
+    """A row more at a place that is taken, whichever of the two is read first."""
+    more = LINES[place] if kind == "copy" else edited(LINES[place], outcome="error")
+    if kind == "no hash":
+        more = edited(more, chain="00" * 32)
+    elif kind == "hash of its own":
+        more = rechained([*LINES[:place], more], place)[-1]
+    at = place if first else place + 1
+    assert found(checked([*LINES[:at], more, *LINES[at:]], HEADS)) == [("inserted", place + 1, place + 1)]
+
+
+def test_two_inserted_rows_one_after_the_other_are_named() -> None:
+    """Both are read before those whose place they take, and the second follows from the first."""
+    forged = rechained([*LINES[:10], *(edited(LINES[place], outcome="error") for place in (10, 11))], 10)
+    assert found(checked([*forged, *LINES[10:]], HEADS)) == [("inserted", 11, 11), ("inserted", 12, 12)]
 
 
 def test_a_row_after_the_last_is_inserted() -> None:
