@@ -227,7 +227,10 @@ def _print_urls(ports: Ports, config: Path, pid: int) -> None:
         print(f"""
   Clients on this machine need no key. The tenant `default` has one in {shown.with_name("state")}/first-key;
   to make another:
-    {program} keys create --tenant default --name mine -c {shown}""")
+    {program} keys create --tenant default --name mine -c {shown}
+
+  The calls are on record:
+    {program} audit search --action tools/call --limit 5 -c {shown}""")
 
 
 async def _watch(children: list[Child]) -> NoReturn:

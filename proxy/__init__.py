@@ -9,7 +9,9 @@ Beside them
     identity/     who a credential stands for and what it may do; pure
     store/        PostgreSQL and Redis: migrations, pools, embedded servers; the only importer of asyncpg
     limits/       how much anyone may use, and who is blocked; pure
-    commands/     the command line's tenants, keys, servers and bans
+    audit/        how risky a call is, its content without secrets, the chain of its rows and its proof; pure
+    spool/        records on disk until PostgreSQL has them
+    commands/     the command line's groups: tenants, keys, servers, the record, ...
 
 The walk of one request, from socket to record, in one direction
     1  dataplane/gate.py       owns the connection: strict head, body framing, pipelining, deadlines
@@ -18,7 +20,7 @@ The walk of one request, from socket to record, in one direction
     3  dataplane/inspect.py    reads the body once and its JSON-RPC envelope (mcp/)
     4  dataplane/match.py      finds the route, and the session that binds to one server
                                authorize.py, tokens.py: may the principal send this there, and now (limits/)
-    5  dataplane/forward.py    pick a server -> send -> the next one only if nothing was sent
+    5  dataplane/forward.py    pick a server -> write the intent down -> send -> the next one only if nothing was sent
     6  dataplane/relay.py      the answer, piece by piece as it comes
 
 Words
@@ -36,8 +38,10 @@ Words
     admission, allowance       the credentials and rules of access, the limits: swapped whole, too
     token bucket               capacity, refill, cost
     refusal / failure          the proxy said no / the upstream did not answer
-    outcome                    how a request ended, one word
+    outcome                    how a request ended, one word; the record of that
+    intent                     the record of a call before it is sent
+    journal, segment           what one process has recorded / a file of it
     drain                      ending without failing a request
 
-Imports go one way: cli -> app -> admin, background -> dataplane, store -> identity -> mcp, config, errors, ...
+Imports go one way: cli -> app -> admin, background -> dataplane, store, spool -> identity -> mcp, config, errors, ...
 """

@@ -16,6 +16,9 @@ import pytest
 
 from tests.conformance.processes import ROOT, free_port
 
+#: The demo looks for ports that are free, and takes them a moment later: two at a time would take the same.
+pytestmark = pytest.mark.alone
+
 _DEMO = [sys.executable, "examples/run_demo.py"]
 
 
@@ -56,6 +59,7 @@ def test_one_call_through_the_proxy_is_made_and_shown():
     assert re.search(r"http://127\.0\.0\.1:\d+/metrics", done.stdout)
     assert re.search(r"http://127\.0\.0\.1:\d+/readyz", done.stdout)
     assert "client-config demo" in done.stdout
+    assert "audit search" in done.stdout
     assert not _listens(port)
 
 
