@@ -137,8 +137,8 @@ class Spans:
         return host, port
 
     async def close(self, deadline_s: float) -> None:
-        """Send what waits; a collector that does not answer is not waited for. Nor does the end of the process wait: the
-        thread is neither the loop's nor one that the interpreter joins."""
+        """Send what waits; a collector that does not answer is not waited for, nor at the end of the
+        process: the thread is neither the loop's nor one that the interpreter joins."""
         loop, sent = asyncio.get_running_loop(), asyncio.Event()
 
         def shut_down() -> None:

@@ -13,6 +13,8 @@ import hashlib
 import hmac
 from collections.abc import Callable
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -38,7 +40,9 @@ _NOT_PERMITTED: Final = "its address is not permitted"
 #: Answers after which the same may be taken later: 408 Request Timeout, 425 Too Early, 429 Too Many Requests.
 _LATER: Final = (408, 425, 429)
 #: Longest `Retry-After` that is believed, seconds.
-_LONGEST_WAIT_S: Final = 3600
+_LONGEST_WAIT_S: Final = 3600.0
+#: Digits of a number of seconds that is read as one: more are more than that anyway.
+_DIGITS: Final = 12
 
 
 class Outcome(NamedTuple):
@@ -116,7 +120,7 @@ class Sender:
         except Refusal:
             return Outcome(False, "the connection was lost")
         response.close()
-        return _read(response.status, {name.lower(): value for name, value in response.headers})
+        return _read(response.status, {name.lower(): value for name, value in response.headers}, self._wall())
 
     async def close(self) -> None:
         """End the connections."""
@@ -145,12 +149,22 @@ class Sender:
         return made
 
 
-def _read(status: int, fields: dict[str, str]) -> Outcome:
+def _read(status: int, fields: dict[str, str], now: float) -> Outcome:
     if 200 <= status < 300:
         return Outcome(True)
-    asked = fields.get("retry-after", "")
-    wait_s = min(int(asked), _LONGEST_WAIT_S) if asked.isdecimal() and len(asked) < 8 else 0
+    wait_s = min(max(_asked_s(fields.get("retry-after", ""), now), 0.0), _LONGEST_WAIT_S)
     return Outcome(False, f"status {status}", status < 500 and status not in _LATER, wait_s)
+
+
+def _asked_s(retry_after: str, now: float) -> float:
+    """Seconds from now; 0 for what is neither a number of them nor a date (RFC 9110 section 10.2.3)."""
+    if retry_after.isdecimal():
+        return float(retry_after) if len(retry_after) <= _DIGITS else inf
+    try:
+        at = parsedate_to_datetime(retry_after)
+        return (at if at.tzinfo is not None else at.replace(tzinfo=UTC)).timestamp() - now
+    except (ValueError, OverflowError):
+        return 0.0
 
 
 def _moment(at: float | None) -> str | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
@@ -182,10 +183,10 @@ class Webhooks:
     async def finish(self, deadline_s: float) -> None:
         """Try once more what waits, for so long at most; then end all connections."""
         late = [receiver for receiver in self._receivers.values() if receiver.waiting]
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(deadline_s):
                 await asyncio.gather(*(receiver.run() for receiver in late))
-        except TimeoutError:
+        if self.waiting:
             self._log.warning("notifications of alerts are lost with the end of the process", count=self.waiting)
         for receiver in self._receivers.values():
             receiver.closed = True

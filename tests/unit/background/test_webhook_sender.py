@@ -60,7 +60,8 @@ async def test_a_notification_arrives_signed_and_the_manual_can_check_it() -> No
     assert not genuine("another secret...", body, header)
     assert not genuine(SECRET, body, header.replace("t=", "t=1"))
     assert not genuine(SECRET, body, signature(SECRET, body, int(time.time()) - 400))
-    assert not genuine(SECRET, body, "nonsense")
+    for forged in ("nonsense", "", f"t={'1' * 5000},v1=0", header.replace("v1=", "v1=é"), header.replace("t=", "t=²")):
+        assert not genuine(SECRET, body, forged)
 
 
 def test_the_body_is_the_one_of_the_manual() -> None:
@@ -94,6 +95,12 @@ def test_a_signature_depends_on_every_byte_and_on_the_time(body: bytes, at: int)
         (b"HTTP/1.1 429 Slow\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n", Outcome(False, "status 429", wait_s=7)),
         (b"HTTP/1.1 429 Slow\r\nRetry-After: 9999999\r\nContent-Length: 0\r\n\r\n",
          Outcome(False, "status 429", wait_s=3600)),
+        *((b"HTTP/1.1 503 Busy\r\nRetry-After: %b\r\nContent-Length: 0\r\n\r\n" % asked,
+           Outcome(False, "status 503", wait_s=wait_s))
+          for asked, wait_s in (
+              (b"Fri, 31 Dec 2399 23:59:59 GMT", 3600), (b"Sunday, 06-Nov-94 08:49:37 GMT", 0), (b"1" * 400, 3600),
+              (b"soon", 0), (b"-5", 0), (b"Fri, 99 Foo 9999 99:99:99 GMT", 0), ("²".encode(), 0), (b"", 0),
+          )),
         (b"nonsense\r\n\r\n", Outcome(False, "the connection was lost")),
     ],
 )  # fmt: skip
@@ -103,6 +110,17 @@ async def test_an_answer_means_what_the_manual_says(answer: bytes, expected: Out
         here.answers.append(answer)
         assert await outcome(here.url) == expected
         assert len(here.got) == 1
+
+
+async def test_a_receiver_may_say_until_when_it_is_to_be_left_alone() -> None:
+    """As a date, too."""
+    async with endpoint() as here:
+        here.answers.append(
+            b"HTTP/1.1 503 Busy\r\nRetry-After: Sun, 09 Sep 2001 01:48:20 GMT\r\nContent-Length: 0\r\n\r\n"
+        )
+        way = Sender(webhook(here.url), lambda: 1_000_000_000.0)
+        assert (await way.send(b"{}", "id")).wait_s == 100
+        await way.close()
 
 
 async def test_the_body_of_an_answer_is_not_read() -> None:

@@ -247,6 +247,13 @@ async def test_the_end_of_the_process_is_one_more_try_within_its_deadline() -> N
         await told.settle()
         await told.webhooks.finish(PATIENCE_S)
         assert len(here.got) == 2
+        assert [event for event, _ in told.log.lines] == ["a webhook does not take a notification"]
+    async with telling() as (told, here):
+        here.answers += [BUSY, BUSY]
+        told.webhooks.tell(notice())
+        await told.settle()
+        await told.webhooks.finish(PATIENCE_S)
+        assert told.log.lines[-1] == ("notifications of alerts are lost with the end of the process", {"count": 1})
     async with telling() as (told, here):
         here.open.clear()
         told.full = True
