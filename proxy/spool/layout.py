@@ -12,6 +12,7 @@ Owns these names. A journal under construction, or on its way out, begins with a
 from __future__ import annotations
 
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -21,8 +22,8 @@ CHECKPOINT: Final = "checkpoint"
 SEALED: Final = "sealed"
 QUARANTINE: Final = "quarantine"
 _SUFFIX: Final = ".seg"
-#: What a file system makes of its own where a spool is one by itself.
-_FOREIGN: Final = "lost+found"
+#: The name that a journal gets (`held.make`). Other folders are somebody else's, such as a copy of one.
+_JOURNAL: Final = re.compile("[0-9]{8}T[0-9]{6}Z-[0-9a-f]{12}")
 
 
 def segment_path(journal: Path, number: int) -> Path:
@@ -44,7 +45,7 @@ def journals(spool: Path) -> list[Path]:
         return sorted(
             Path(each.path)
             for each in os.scandir(spool)
-            if each.is_dir() and not each.name.startswith(".") and each.name != _FOREIGN
+            if _JOURNAL.fullmatch(each.name) and each.is_dir(follow_symlinks=False)
         )
     return []
 

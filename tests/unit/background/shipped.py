@@ -47,6 +47,11 @@ def call(number: int, **changes: Any) -> list[bytes]:
     return [raw(number, "intent"), raw(number, **changes)]
 
 
+def named(letter: str) -> str:
+    """A name by which a journal is found: in the order of letters, and behind those that tests begin."""
+    return f"20261123T000000Z-{ord(letter):012x}"
+
+
 def journal(spool: Path, *segments: list[bytes], name: str = "j") -> Path:
     """A journal whose process is gone, with these segments."""
     path = spool / name

@@ -14,7 +14,7 @@ from proxy.background import adopting
 from proxy.background.adopting import Adopting
 from proxy.spool import held, layout
 from proxy.spool.adoption import Adopted
-from tests.unit.background.shipped import Spoken, call, journal
+from tests.unit.background.shipped import Spoken, call, journal, named
 from tests.unit.dataplane.fakes import Time
 
 #: None of these tests waits for so long, seconds.
@@ -32,7 +32,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[tuple[Adopting, Spoken, Time]]:
 
 async def test_each_is_had_once_the_oldest_first(bench: tuple[Adopting, Spoken, Time], tmp_path: Path) -> None:
     """Those that somebody holds are not had."""
-    paths = [journal(tmp_path, call(1), name=name) for name in "abc"]
+    paths = [journal(tmp_path, call(1), name=named(name)) for name in "abc"]
     holding = held.take(paths[1])
     assert holding is not None
     found = [await bench[0].next(LONG_S) for _ in range(3)]
@@ -46,7 +46,7 @@ async def test_when_there_was_none_it_looks_again_in_a_while(
     """Two seconds later."""
     adopts, _, clock = bench
     assert await adopts.next(LONG_S) is None
-    journal(tmp_path, call(1))
+    journal(tmp_path, call(1), name=named("j"))
     assert await adopts.next(LONG_S) is None
     clock.now += 2.0
     assert await adopts.next(LONG_S) is not None
@@ -63,7 +63,7 @@ async def test_nobody_waits_for_one_that_takes_long(
         return adopt(path, rest)
 
     monkeypatch.setattr(adopting, "adopt", slowly)
-    path = journal(tmp_path, call(1))
+    path = journal(tmp_path, call(1), name=named("j"))
     adopts = bench[0]
     for _ in range(3):
         assert await adopts.next(0.0) is None
@@ -78,7 +78,7 @@ async def test_one_that_cannot_be_used_is_left_alone_for_a_while(
     bench: tuple[Adopting, Spoken, Time], tmp_path: Path
 ) -> None:
     """The others go on, and later it is tried again."""
-    bad, good = (journal(tmp_path, name=name) for name in ("a", "b"))
+    bad, good = (journal(tmp_path, name=named(name)) for name in ("a", "b"))
     (bad / layout.SEALED).unlink()
     layout.segment_path(bad, 1).mkdir()  # reading it fails
     adopts, said, clock = bench
@@ -101,7 +101,7 @@ async def test_one_whose_lock_cannot_be_had_is_no_use_either(
     bench: tuple[Adopting, Spoken, Time], tmp_path: Path
 ) -> None:
     """Nor does it keep the others from being found."""
-    bad, good = (journal(tmp_path, name=name) for name in ("a", "b"))
+    bad, good = (journal(tmp_path, name=named(name)) for name in ("a", "b"))
     (bad / layout.LOCK).unlink()
     (bad / layout.LOCK).mkdir()
     adopts, said, clock = bench
@@ -121,7 +121,7 @@ async def test_a_bug_is_told_once_and_does_not_end_the_looking(
     def broken(path: Path, rest: Any) -> Adopted | None:
         raise ValueError("a bug")
 
-    path = journal(tmp_path, call(1))
+    path = journal(tmp_path, call(1), name=named("j"))
     with monkeypatch.context() as patched:
         patched.setattr(adopting, "adopt", broken)
         with pytest.raises(ValueError, match="a bug"):
@@ -143,7 +143,7 @@ async def test_at_the_end_others_can_have_it(
         rests(0.0)
 
     monkeypatch.setattr(adopting.time, "sleep", sleep)
-    path = journal(tmp_path, call(1), call(2))
+    path = journal(tmp_path, call(1), call(2), name=named("j"))
     (path / layout.SEALED).unlink()
     adopts = bench[0]
     assert await adopts.next(0.0) is None

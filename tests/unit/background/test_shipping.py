@@ -14,7 +14,7 @@ from proxy.spool.journal import Bounds, Journal
 from proxy.spool.quarantine import Entry, Quarantine
 from proxy.store.database import Database, Places
 from tests.unit.audit.made import TENANT, record
-from tests.unit.background.shipped import REFUSED, SIGNER, Spoken, call, journal, raw
+from tests.unit.background.shipped import REFUSED, SIGNER, Spoken, call, journal, named, raw
 from tests.unit.dataplane.fakes import Time
 from tests.unit.spool.records import stopped_inside
 from tests.unit.store.chained import chains, count
@@ -79,8 +79,8 @@ async def test_journals_of_processes_that_are_gone_are_shipped_and_removed(
     name: str, database: Database, tmp_path: Path, mine: Journal
 ) -> None:
     """Whatever a crash left open has an end that says so."""
-    journal(tmp_path, call(1), call(2), name="a")
-    crashed = journal(tmp_path, [*call(3), raw(4, "intent")], name="b")
+    journal(tmp_path, call(1), call(2), name=named("a"))
+    crashed = journal(tmp_path, [*call(3), raw(4, "intent")], name=named("b"))
     (crashed / layout.SEALED).unlink()
     shipper, said, _ = shipper_of(database, tmp_path, mine)
     await shipper.step()
@@ -102,7 +102,7 @@ async def test_without_a_journal_of_its_own_it_ships_those_of_others(
     """As an operator's command does; what another process holds is left alone."""
     held = Journal(tmp_path, Bounds(), lambda: NOON)
     recorded(held, 1)
-    journal(tmp_path, call(2))
+    journal(tmp_path, call(2), name=named("j"))
     shipper, _, _ = shipper_of(database, tmp_path, None)
     await shipper.step()
     assert await count(owner_dsn(name), "audit_logs") == 2
@@ -143,8 +143,8 @@ async def test_a_journal_that_cannot_be_used_stops_nothing_else(
 ) -> None:
     """Our own is shipped, and so are those behind it; it is left alone for a while, and said so."""
     for each in "ab":
-        journal(tmp_path, call(1 if each == "a" else 2), name=each)
-    bad = tmp_path / "a" / spoilt
+        journal(tmp_path, call(1 if each == "a" else 2), name=named(each))
+    bad = tmp_path / named("a") / spoilt
     bad.unlink(missing_ok=True)
     bad.mkdir()
     shipper, said, clock = shipper_of(database, tmp_path, mine)
@@ -153,8 +153,8 @@ async def test_a_journal_that_cannot_be_used_stops_nothing_else(
     clock.now += 2.0
     await shipper.step()
     assert await count(owner_dsn(name), "audit_logs") == 4
-    assert layout.journals(tmp_path) == [mine.path, tmp_path / "a"]
-    assert (shipper.avoided, shipper.busy, shipper.away) == ({tmp_path / "a"}, False, "")
+    assert layout.journals(tmp_path) == [mine.path, tmp_path / named("a")]
+    assert (shipper.avoided, shipper.busy, shipper.away) == ({tmp_path / named("a")}, False, "")
     assert said.lines.count("journal cannot be used") == 1
     bad.rmdir()
     if spoilt == "00000001.seg":
@@ -169,12 +169,12 @@ async def test_a_journal_that_cannot_be_used_stops_nothing_else(
 async def test_what_another_process_set_aside_stays_out(name: str, database: Database, tmp_path: Path) -> None:
     """Though this one looked into the quarantine before."""
     shipper, _, _ = shipper_of(database, tmp_path, None)
-    path = journal(tmp_path, [*call(1), raw(2, **REFUSED), *call(3)])
+    path = journal(tmp_path, [*call(1), raw(2, **REFUSED), *call(3)], name=named("j"))
     other, _, _ = shipper_of(database, tmp_path, None)
     await other.step()
     before = await chains(owner_dsn(name))
     assert not path.exists()
-    journal(tmp_path, [*call(1), raw(2, **REFUSED), *call(3)])
+    journal(tmp_path, [*call(1), raw(2, **REFUSED), *call(3)], name=named("j"))
     await shipper.step()
     assert await chains(owner_dsn(name)) == before
     assert shipper.counts.quarantined == 0
@@ -191,14 +191,14 @@ async def test_a_record_that_cannot_be_set_aside_stops_no_other_journal(
     assert quarantine.add(Entry(b"{}", "why", NOON, "j/1"))
     recorded(mine, 1, **REFUSED)
     for number, each in enumerate("abc", 2):
-        journal(tmp_path, call(number, **(REFUSED if each == "b" else {})), name=each)
+        journal(tmp_path, call(number, **(REFUSED if each == "b" else {})), name=named(each))
     with stopped_inside(tmp_path):
         for _ in range(3):
             await shipper.step()
             clock.now += 2.0
         assert await count(owner_dsn(name), "audit_logs") == 6
-        assert layout.journals(tmp_path) == [mine.path, tmp_path / "b"]
-        assert (shipper.away, shipper.avoided) == ("the quarantine takes nothing", {tmp_path / "b"})
+        assert layout.journals(tmp_path) == [mine.path, tmp_path / named("b")]
+        assert (shipper.away, shipper.avoided) == ("the quarantine takes nothing", {tmp_path / named("b")})
         assert (shipper.counts.quarantine_failures, shipper.counts.away) == (4, 3)
     recorded(mine, 5)
     clock.now += 60.0
@@ -215,7 +215,7 @@ async def test_our_own_journal_that_cannot_be_read_stops_no_other(
 ) -> None:
     """It is said after they were shipped."""
     (mine.path / layout.CHECKPOINT).mkdir()
-    path = journal(tmp_path, call(1), name="a")
+    path = journal(tmp_path, call(1), name=named("a"))
     shipper, _, _ = shipper_of(database, tmp_path, mine)
     with pytest.raises(IsADirectoryError):
         await shipper.step()
@@ -248,7 +248,7 @@ async def test_a_row_does_not_outlive_its_record(
 async def test_what_was_done_is_shown_as_metrics(name: str, database: Database, tmp_path: Path) -> None:
     """Each once, with a number."""
     shipper, _, _ = shipper_of(database, tmp_path, None)
-    journal(tmp_path, [*call(1), raw(2, **REFUSED)])
+    journal(tmp_path, [*call(1), raw(2, **REFUSED)], name=named("j"))
     await shipper.step()
     found = {family.name: dict(family.rows)[""] for family in families(shipper)}
     assert found["mcp_proxy_record_rows"] == 2

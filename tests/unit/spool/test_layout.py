@@ -20,8 +20,9 @@ def test_an_empty_or_absent_spool_has_nothing(tmp_path: Path) -> None:
 
 
 def test_segments_are_in_the_order_of_their_numbers_and_all_count(tmp_path: Path) -> None:
-    """The quarantine counts too; what is being made or removed does not, nor what belongs to the file system."""
-    for name in ("b", "a", ".new-c"):
+    """The quarantine counts too; what is being made or removed does not, nor what somebody else has put there."""
+    first, second = "20261122T120000Z-00000000000a", "20261123T120000Z-000000000009"
+    for name in (second, first, f".new-{first}", f"{first}.bak", "backup"):
         (tmp_path / name).mkdir()
         for number in (100_000_000, 2, 1):
             layout.segment_path(tmp_path / name, number).write_bytes(bytes(10))
@@ -29,8 +30,9 @@ def test_segments_are_in_the_order_of_their_numbers_and_all_count(tmp_path: Path
         (tmp_path / name / ".00000009.seg.new").write_bytes(bytes(10))
     (tmp_path / layout.QUARANTINE).write_bytes(bytes(5))
     (tmp_path / "lost+found").mkdir(mode=0)
-    assert [path.name for path in layout.journals(tmp_path)] == ["a", "b"]
-    assert layout.segments(tmp_path / "a") == [1, 2, 100_000_000]
+    (tmp_path / "20261124T120000Z-00000000000a").symlink_to(tmp_path / "backup")
+    assert [path.name for path in layout.journals(tmp_path)] == [first, second]
+    assert layout.segments(tmp_path / first) == [1, 2, 100_000_000]
     assert layout.bytes_of(tmp_path) == 65
 
 
@@ -45,13 +47,14 @@ def test_a_journal_that_cannot_be_read_keeps_nobody_from_measuring_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Or no process could start beside it."""
-    for name in "ab":
-        (tmp_path / name).mkdir()
-        layout.segment_path(tmp_path / name, 1).write_bytes(b"12345")
+    bad, good = (tmp_path / f"20261122T120000Z-00000000000{number}" for number in (1, 2))
+    for journal in (bad, good):
+        journal.mkdir()
+        layout.segment_path(journal, 1).write_bytes(b"12345")
     listed = os.listdir
 
     def listdir(path: Path) -> list[str]:
-        if path.name == "a":
+        if path == bad:
             raise OSError(errno.EIO, "Input/output error")
         return listed(path)
 
