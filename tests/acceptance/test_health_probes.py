@@ -112,7 +112,7 @@ async def test_a_legacy_node_server_begins_no_session_for_a_check(
             assert result.ok, result
     if kind == "mcp":
         assert [each.era for each in asked] == ["legacy", "legacy"]
-    async with aiohttp.ClientSession() as session, asyncio.timeout(10):
+    async with aiohttp.ClientSession() as session, asyncio.timeout(30):
         await RawClient(session, f"{at['everything']}/mcp").initialize()
         async with session.get(f"{at['everything-sse']}/sse") as stream:
             await stream.content.readline()

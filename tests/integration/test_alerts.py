@@ -6,6 +6,8 @@ import asyncio
 import time
 from typing import Any
 
+import pytest
+
 from proxy.dataplane.snapshot import Live
 from tests.harness import RawClient, Wire, answer_json, post, scripted_upstream
 from tests.inprocess import running_app
@@ -44,6 +46,7 @@ def configured(upstream: str, receiver: str) -> dict[str, Any]:
     }
 
 
+@pytest.mark.alone
 async def test_an_open_breaker_is_told_within_an_interval_and_a_second_and_so_is_its_end() -> None:
     """From the failure that opens it, and from the success that closes it."""
     failing = True

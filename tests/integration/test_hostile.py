@@ -223,6 +223,7 @@ def test_an_upgrade_that_nobody_takes_is_no_tunnel(
         ("1,000,000 empty arrays", b"[%b[]]" % (b"[]," * 1_000_000)),
     ],
 )
+@pytest.mark.alone
 def test_ugly_json_costs_little(name: str, body: bytes, proxy: ProxyProcess) -> None:
     """J8: a body at its limit takes well under a second in all; others wait no longer than that."""
     raw = corpus.sized(body=messages.arguing(body)[: 4 << 20])
@@ -235,6 +236,9 @@ def test_ugly_json_costs_little(name: str, body: bytes, proxy: ProxyProcess) -> 
 
 
 # --- time -----------------------------------------------------------------------------------------------------------
+
+#: How late a deadline may be on a busy machine, seconds: those that hold by default are later still.
+LATE_S = 9.0
 
 
 @pytest.fixture(scope="module")
@@ -259,27 +263,27 @@ def drip(client: Client, raw: bytes, every_s: float, until_s: float) -> float:
 
 def test_silence_is_closed(impatient: ProxyProcess) -> None:
     """T1: who connects and says nothing is let go without a word."""
+    began = time.monotonic()
     with connected(impatient) as client:
-        began = time.monotonic()
         assert client.rest() == b""
-        assert 0.5 < time.monotonic() - began < 3
+        assert 0.5 < time.monotonic() - began < LATE_S
 
 
 def test_a_kept_connection_is_closed_when_idle(impatient: ProxyProcess) -> None:
     """The same between two requests."""
     with connected(impatient) as client:
+        began = time.monotonic()
         client.send(post())
         assert client.answer()[0] == 200
-        began = time.monotonic()
         assert client.rest() == b""
-        assert 0.5 < time.monotonic() - began < 3
+        assert 0.5 < time.monotonic() - began < LATE_S
 
 
 def test_a_dripping_head_gets_408(impatient: ProxyProcess, upstream: ScriptedUpstream) -> None:
     """T2: the deadline is for the whole head, however busy the client looks."""
     seen = len(upstream.seen)
     with connected(impatient) as client:
-        assert 0.5 < drip(client, corpus.sized(NOTE), 0.1, 5) < 3
+        assert 0.5 < drip(client, corpus.sized(NOTE), 0.1, LATE_S) < LATE_S
         assert_refusal((408,), None, client.answer())
         assert client.rest() == b""
     assert len(upstream.seen) == seen
@@ -291,10 +295,10 @@ def test_a_stalled_body_gets_408(sent: int, impatient: ProxyProcess, upstream: S
     seen = len(upstream.seen)
     with connected(impatient) as client:
         raw = corpus.sized(NOTE)
-        client.send(raw[: len(raw) - len(CALL) + sent])
         began = time.monotonic()
+        client.send(raw[: len(raw) - len(CALL) + sent])
         answer = client.answer()
-        assert 0.5 < time.monotonic() - began < 3
+        assert 0.5 < time.monotonic() - began < LATE_S
         assert_refusal((408,), None, answer)
         assert client.rest() == b""
     assert len(upstream.seen) == seen
@@ -305,7 +309,7 @@ def test_a_dripping_body_gets_408(impatient: ProxyProcess, upstream: ScriptedUps
     seen = len(upstream.seen)
     with connected(impatient) as client:
         client.send(corpus.chunked(b"fff\r\n"))
-        assert 1.5 < drip(client, b" " * 4095, 0.1, 10) < 5
+        assert 1.5 < drip(client, b" " * 4095, 0.1, LATE_S) < LATE_S
         assert_refusal((408,), None, client.answer())
         assert client.rest() == b""
     assert len(upstream.seen) == seen

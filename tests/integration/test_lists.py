@@ -18,7 +18,7 @@ import pytest
 from proxy.app import App
 from proxy.background.learning import Learning
 from proxy.identity.records import SYSTEM_TENANT, AccessRule
-from tests.harness import RawClient, ScriptedUpstream, Wire, json_answer, post, scripted_upstream
+from tests.harness import PATIENCE_S, RawClient, ScriptedUpstream, Wire, json_answer, post, scripted_upstream
 from tests.inprocess import running_app
 from tests.integration.talk import SSE_HEAD, Answered, ask, chunk, get
 from tests.unit.dataplane.admitted import admitting
@@ -182,7 +182,8 @@ async def test_an_answer_in_events_is_filtered_as_it_comes(bench: Bench) -> None
     async with bench.stream(post("/f", ASK, LIMITED)) as client:
         assert await client.chunk() == b": hello\n\n"
         step.set()
-        await asyncio.sleep(0.01)
+        while step.is_set():  # the upstream has taken it
+            await asyncio.sleep(0.001)
         step.set()
         got = await client.chunk()
         while len(got) < len(event(answer(OPEN)) + event(answer(), 2)):
@@ -276,7 +277,7 @@ async def test_a_revoked_credential_loses_its_streams(bench: Bench) -> None:
         for client in (mine, calls):
             with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
                 await client.chunk()
-        assert time.monotonic() - began < 0.5
+        assert time.monotonic() - began < 5
         while len(left) < 2:
             await asyncio.sleep(0.001)
         assert (len(app._streams), app._streams.open_of_tenant("t1")) == (1, 1)
@@ -313,7 +314,7 @@ async def test_a_revoked_credential_loses_its_tunnels(bench: Bench) -> None:
     bench.app.live.admission = admitting(*[row for row in ROWS if row is not KEY])
     bench.app._cut_revoked()
     assert await client.at_end()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         await left.wait()
     assert len(bench.app._streams) == 0
     await client.close()
@@ -328,8 +329,12 @@ RULE_ROW = """INSERT INTO server_access_control (tenant_id, subject_type, subjec
     VALUES ($1, 'api_key', $2, 'deny', '{secret}')"""
 
 
-async def row(name: str, statement: str) -> tuple[Any, ...]:
-    return tuple((await execute(owner_dsn(name), statement))[0])
+async def becomes(name: str, statement: str, wanted: tuple[Any, ...]) -> None:
+    """Fail unless the loops of the process make the first row this one."""
+    until = time.monotonic() + PATIENCE_S
+    while (found := tuple((await execute(owner_dsn(name), statement))[0])) != wanted:
+        assert time.monotonic() < until, found
+        await asyncio.sleep(0.05)
 
 
 async def test_from_the_database_and_back() -> None:
@@ -342,22 +347,21 @@ async def test_from_the_database_and_back() -> None:
         config = config_of(upstream) | SETTINGS | {"postgres": {"dsn": login_dsn(name)}}
         async with running_app(config) as (app, port):
             bench = Bench(app, port, upstream)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_S):
                 while not app.live.snapshot.upstreams["up"].place.id:
                     await asyncio.sleep(0.02)
             upstream.script = answering(answer(OPEN, SECRET))
             assert (await bench.list("/f", LIMITED)).body == answer(OPEN)
-            await bench.learning.learn()
+            await becomes(name, "SELECT count(*) FROM server_tools", (2,))
             for tool, status in (("open", 200), ("secret", 403), ("unheard of", 200)):
                 call = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"%b"}}' % tool.encode()
                 assert (await bench.list("/f", LIMITED, call)).status == status
-            await bench.learning.count()
             tools = "SELECT array_agg((name, is_available, usage_count)::text ORDER BY name) FROM server_tools"
-            assert await row(name, tools) == (["(open,t,1)", "(secret,t,0)"],)
+            await becomes(name, tools, (["(open,t,1)", "(secret,t,0)"],))
             used = (
                 "SELECT usage_count, host(last_used_ip), last_used_at > now() - interval '1 min' FROM enhanced_api_keys"
             )
-            assert await row(name, used) == (4, "127.0.0.1", True)
+            await becomes(name, used, (4, "127.0.0.1", True))
             upstream.script = holding
             async with bench.stream(get("/f", LIMITED)) as client:
                 assert await client.chunk() == b": here\n\n"

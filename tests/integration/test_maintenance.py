@@ -15,6 +15,7 @@ import orjson
 import pytest
 
 from tests.harness import (
+    PATIENCE_S,
     ProxyProcess,
     RawClient,
     ScriptedUpstream,
@@ -120,7 +121,7 @@ async def rest(client: RawClient) -> str:
     return "whole" if read.endswith(b"0\r\n\r\n") else "cut"
 
 
-async def test_what_is_open_ends_with_the_drain(world: World) -> None:
+async def test_what_is_open_ends_with_the_drain(world: World, upstream: ScriptedUpstream) -> None:
     """A listening stream in order; one that owes an answer, and a WebSocket, by reset. Of another server, nothing. A
     call that waits for its answer gets it."""
     port = world.proxy.port
@@ -134,7 +135,8 @@ async def test_what_is_open_ends_with_the_drain(world: World) -> None:
         )
     ]
     slow = asyncio.create_task(ask(port, call("/one/mcp", "slow")))
-    await asyncio.sleep(0.05)
+    while not any(b'"slow"' in request for request in upstream.seen):
+        await asyncio.sleep(0.01)
     world.maintain("one")
     began = time.monotonic()
     world.maintain("ws")
@@ -151,17 +153,23 @@ async def test_who_is_refused_is_told_why_and_until_when(world: World) -> None:
     window is in the log."""
     port = world.proxy.port
     session = f"Mcp-Session-Id: {(await ask(port, post('/one/mcp', INITIALIZE))).fields['mcp-session-id']}"
-    for server in ("one", "ws"):
-        end = world.maintain(server)
-    refused = [await ask(port, post("/one/mcp", INITIALIZE)), await ask(port, get("/ws/mcp", *HANDSHAKE))]
-    assert (await ask(port, call("/one/mcp", "echo", session))).status == 200
-    await asyncio.sleep(DRAIN_S)
-    refused += [await ask(port, call("/one/mcp", "echo", session)), await ask(port, get("/one/mcp", session))]
-    for answered in refused:
+    ends = {server: world.maintain(server, drain="5s") for server in ("one", "ws")}
+
+    async def refused(server: str, request: bytes) -> None:
+        answered = await ask(port, request)
         assert (answered.status, answered.reason) == (503, "maintenance")
         assert orjson.loads(answered.body)["error"]["data"]["title"] == "New disk"
         until = datetime.now(UTC) + timedelta(seconds=int(answered.fields["retry-after"]))
-        assert abs((until - end).total_seconds()) < 5
+        assert abs((until - ends[server]).total_seconds()) < 5
+
+    await refused("one", post("/one/mcp", INITIALIZE))
+    await refused("ws", get("/ws/mcp", *HANDSHAKE))
+    assert (await ask(port, call("/one/mcp", "echo", session))).status == 200
+    async with asyncio.timeout(PATIENCE_S):
+        while (await ask(port, call("/one/mcp", "echo", session))).status == 200:
+            await asyncio.sleep(0.05)
+    await refused("one", call("/one/mcp", "echo", session))
+    await refused("one", get("/one/mcp", session))
     assert (await ask(port, call("/two/mcp", "echo"))).status == 200
     begins = world.proxy.logged(lambda line: line.get("kind") == "maintenance_begin", 2)
     assert [line["details"]["server"] for line in begins] == ["one", "ws"]
@@ -183,7 +191,7 @@ async def test_with_another_server_nobody_is_refused(world: World) -> None:
 async def test_a_window_begins_and_ends_by_the_clock(world: World) -> None:
     """Within a second or so of its begin."""
     port = world.proxy.port
-    world.maintain("one", begins_in_s=1.0)
+    world.maintain("one", begins_in_s=4.0)
     assert (await ask(port, call("/one/mcp", "echo"))).status == 200
     line = await asyncio.to_thread(world.proxy.wait_for, lambda line: line.get("kind") == "maintenance_begin")
     assert line["details"]["title"] == "New disk"

@@ -11,6 +11,7 @@ import pytest
 
 from tests.harness import (
     CALL,
+    PATIENCE_S,
     RESULT,
     ProxyProcess,
     RawClient,
@@ -75,7 +76,7 @@ async def shadow(proxy: ProxyProcess) -> AsyncIterator[ScriptedUpstream]:
 
 async def copies(shadow: ScriptedUpstream, count: int) -> list[bytes]:
     """The copies, once so many have come; a moment later, in case there are more."""
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(PATIENCE_S):
         while len(shadow.seen) < count:
             await asyncio.sleep(0.01)
     await asyncio.sleep(0.1)
@@ -163,7 +164,7 @@ async def test_a_bad_shadow_delays_nobody(proxy: ProxyProcess, main: ScriptedUps
         start = time.monotonic()
         for number in range(COUNT):
             assert (await ask(proxy.port, numbered(number, path))).body == RESULT
-        assert time.monotonic() - start < 2
+        assert time.monotonic() - start < 10  # who waited for a copy would wait for 30 s
         assert len(main.seen) == COUNT
     assert proxy.rss_bytes() - before < 32 << 20
     assert proxy.metric("mcp_proxy_mirror_copies_total") > 0

@@ -56,7 +56,7 @@ def test_an_operator_opens_and_closes_a_breaker_of_a_running_proxy(world: Identi
         for action, expected in (("open", 503), ("release", 200), ("open", 503), ("close", 200)):
             done = command(world, "breakers", action, server, *whose)
             assert done.returncode == 0, done.stderr
-            soon(lambda: status(world, key, server) == expected, 2.0)  # noqa: B023
+            soon(lambda: status(world, key, server) == expected)  # noqa: B023
     refused = command(world, "breakers", "open", "shared", "--reason", "wrong answers")
     assert refused.returncode == 0, refused.stderr
     soon(lambda: world.sql(STATES, "shared") and world.sql(STATES, "shared")[0]["state"] == "open")
@@ -65,7 +65,7 @@ def test_an_operator_opens_and_closes_a_breaker_of_a_running_proxy(world: Identi
     ]
     assert (shown["state"], shown["ordered"], shown["reason"]) == ("open", "open", "wrong answers")
     assert command(world, "breakers", "close", "shared").returncode == 0
-    soon(lambda: status(world, key, "shared") == 200, 2.0)
+    soon(lambda: status(world, key, "shared") == 200)
 
 
 def test_a_server_that_refuses_connections_opens_its_breaker_in_the_tables(world: Identified, key: Key) -> None:

@@ -26,7 +26,7 @@ from proxy.mcp.methods import metric_label
 from proxy.metrics import Metrics
 from proxy.protection import Protection
 from tests.chaos.stall import probing
-from tests.harness import RawClient, free_port, post, scripted_upstream
+from tests.harness import PATIENCE_S, RawClient, free_port, post, scripted_upstream
 from tests.inprocess import running_app
 from tests.unit.dataplane.fakes import Time, proxying
 
@@ -72,7 +72,7 @@ class Front:
         client = await self.client()
         head, _, _ = post(path, b"").partition(b"Content-Length")
         await client.send(head + b"Content-Length: %d\r\n\r\n" % whole + bytes(size))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             while True:
                 for gate in self.listener.connections - known:
                     if isinstance(gate, Gate) and gate.arrived >= size:
@@ -187,7 +187,7 @@ async def test_bodies_wait_when_there_is_no_room_and_go_on_when_there_is(front: 
     second, other = await front.uploading(1000)
     front.load.room = 300_000.0
     await first.send(bytes(MIB))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while not gate.unread & STARVED:
             await asyncio.sleep(0)
     assert other.unread & STARVED
@@ -241,6 +241,7 @@ async def test_a_refused_upload_gives_its_memory_back_at_once(front: Front) -> N
         gc.enable()
 
 
+@pytest.mark.alone
 async def test_the_admin_port_answers_while_the_main_loop_stands_still() -> None:
     """The whole proxy is in this loop, which stands still for two seconds: every answer comes within 200 ms."""
     admin_port = free_port()

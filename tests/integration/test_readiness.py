@@ -9,6 +9,8 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
+import pytest
+
 from proxy.store.embedded import EmbeddedPostgres
 from proxy.store.migrate import migrator
 from tests.harness import running_proxy
@@ -26,6 +28,7 @@ def readiness(admin_port: int) -> tuple[int, dict[str, Any]]:
         return error.code, json.loads(error.read())["checks"]
 
 
+@pytest.mark.alone
 async def test_without_any_rows_it_is_not_ready_until_postgresql_comes() -> None:
     """Two seconds later at the most; then it stays ready when PostgreSQL goes, and starts ready from its copy."""
     postgres = EmbeddedPostgres(folder() / "postgres")

@@ -74,7 +74,7 @@ def test_a_call_has_an_intent_an_outcome_and_a_line_of_the_request_log(world: Id
     assert outcome["bytes_out"] == len(answered.body)
     assert 0 < outcome["auth_ms"] <= outcome["first_byte_ms"] <= outcome["duration_ms"]
     assert outcome["seq"] == intent["seq"] + 1
-    [row] = world.sql("SELECT * FROM request_logs WHERE id = $1::text::uuid", name)
+    [row] = soon(lambda: world.sql("SELECT * FROM request_logs WHERE id = $1::text::uuid", name))
     assert (row["method"], row["tool_name"], row["status_code"], row["api_key_id"]) == (
         "tools/call",
         "search",
@@ -174,9 +174,8 @@ def test_functions_and_views_answer_from_the_rows(world: Identified, key: Key) -
     """What the front end asks for comes from requests that really were."""
     name = world.call("tools", api_key(key.text)).fields["x-request-id"]
     rows_of(world, name)
-    [usage] = world.sql("SELECT * FROM get_tenant_usage_summary() WHERE tenant_slug = 'acme'")
-    assert usage["requests"] > 0
-    assert sum(row["total_requests"] for row in world.sql("SELECT * FROM get_request_performance_summary()")) > 0
+    soon(lambda: world.sql("SELECT FROM get_tenant_usage_summary() WHERE tenant_slug = 'acme' AND requests > 0"))
+    soon(lambda: world.sql("SELECT FROM get_request_performance_summary() WHERE total_requests > 0"))
 
 
 def test_records_wait_while_postgresql_is_away(world: Identified, key: Key) -> None:
@@ -189,8 +188,8 @@ def test_records_wait_while_postgresql_is_away(world: Identified, key: Key) -> N
 
 def test_the_spool_shows_what_it_holds(world: Identified) -> None:
     """In the metrics, and to a command."""
-    assert world.proxy.metric("mcp_proxy_spool_records_total") > 0
-    assert world.proxy.metric("mcp_proxy_record_rows_total") > 0
+    assert soon(lambda: world.proxy.metric("mcp_proxy_spool_records_total")) > 0
+    assert soon(lambda: world.proxy.metric("mcp_proxy_record_rows_total")) > 0
     shown = command(world, "spool", "status", "--json")
     assert shown.returncode == 0, shown.stderr
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.harness import (
     CALL,
+    PATIENCE_S,
     ProxyProcess,
     RawClient,
     ScriptedUpstream,
@@ -23,6 +24,7 @@ from tests.proofs.load import MARKER, SSE_HEAD, Callers, Clients, answering, chu
 from tests.proofs.reloads import Length
 
 
+@pytest.mark.alone
 async def test_twenty_reloads_under_load_fail_no_request_and_split_none() -> None:
     """By SIGHUP and by file: server, marker and generation always belong together; streams go on to their end."""
     found = await reloads.run(Length(reloads=20, by_file=1, clients=6, streams=10, pause_s=0.1))
@@ -111,7 +113,7 @@ async def test_a_removed_server_is_gone_for_new_requests_and_its_running_one_end
             assert (await client.answer())[0] == 200
             await client.send(post("/slow/mcp"))
             assert (await client.answer())[0] == 404  # on the same connection
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 while slow.open:
                     await asyncio.sleep(0.02)
             assert await status_of(proxy, "/kept/mcp") == 200
@@ -153,7 +155,7 @@ async def test_a_changed_server_is_let_go_while_an_unchanged_one_is_busy() -> No
             await asyncio.to_thread(proxy.reload, {"servers": servers})
             await clients.started(proxy.port, post("/a/mcp"))
             await first.close()  # the last request of the old configuration
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 while b.open:
                     await asyncio.sleep(0.02)
             assert a.open == 1

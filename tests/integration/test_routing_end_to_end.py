@@ -14,7 +14,17 @@ import pytest
 
 from proxy.identity.keys import PepperRing, mint
 from proxy.identity.records import SYSTEM_TENANT
-from tests.harness import CALL, ProxyProcess, Wire, free_port, json_answer, post, running_proxy, scripted_upstream
+from tests.harness import (
+    CALL,
+    PATIENCE_S,
+    ProxyProcess,
+    Wire,
+    free_port,
+    json_answer,
+    post,
+    running_proxy,
+    scripted_upstream,
+)
 from tests.integration.talk import Answered, ask, get
 from tests.unit.store.engine import execute, login_dsn, migrated_database, owner_dsn
 
@@ -356,6 +366,6 @@ async def test_who_asks_decides_where_a_request_goes(registered: tuple[ProxyProc
 
 async def _until(proxy: ProxyProcess, path: str, answer: str) -> None:
     """Wait until the proxy knows of what was committed."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while await _asked(proxy, path, "acme") != answer:
             await asyncio.sleep(0.05)

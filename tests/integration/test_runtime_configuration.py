@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.harness import CALL, ROOT, ProxyProcess, free_port, json_answer, post, running_proxy
+from tests.harness import CALL, PATIENCE_S, ROOT, ProxyProcess, free_port, json_answer, post, running_proxy
 from tests.integration.blocking import Server, connected
 from tests.integration.identified import waited
 from tests.unit.store.engine import execute, login_dsn, migrated_template, owner_dsn
@@ -22,6 +23,7 @@ BODY = "listen.limits.body"
 LARGE = CALL.replace(b'"echo"', b'"' + b"x" * 2000 + b'"')
 #: From a change that is committed until every replica goes by it, seconds.
 KNOWN_S = 1.0
+_NUMBERS = itertools.count(1)
 
 
 class Replicas(NamedTuple):
@@ -46,7 +48,7 @@ class Replicas(NamedTuple):
         """Seconds until it holds for both."""
         began = time.monotonic()
         while not all(map(condition, self.proxies)):
-            assert time.monotonic() - began < 10
+            assert time.monotonic() - began < PATIENCE_S
             time.sleep(0.01)
         return time.monotonic() - began
 
@@ -60,7 +62,7 @@ def status(proxy: ProxyProcess, body: bytes = LARGE) -> int:
 
 @pytest.fixture
 def replicas(tmp_path: Path) -> Iterator[Replicas]:
-    database = f"replicas_{tmp_path.name[-20:]}".lower().replace("-", "_")
+    database = f"replicas_{next(_NUMBERS)}"
     template = waited(migrated_template)
     waited(lambda: execute(owner_dsn("postgres"), f"CREATE DATABASE {database} TEMPLATE {template}"))
     with ExitStack() as stack:
@@ -85,6 +87,7 @@ def replicas(tmp_path: Path) -> Iterator[Replicas]:
     waited(lambda: execute(owner_dsn("postgres"), f"DROP DATABASE {database} WITH (FORCE)"))
 
 
+@pytest.mark.alone
 def test_a_setting_is_in_force_on_every_replica_within_a_second(replicas: Replicas) -> None:
     """Set by the command or whoever else writes the row; unset, the file decides again."""
     assert [status(proxy) for proxy in replicas.proxies] == [200, 200]
@@ -112,7 +115,7 @@ def test_a_row_that_cannot_be_used_is_logged_once_and_costs_nothing_else(replica
         " FROM tenants WHERE slug = 'system'",
         [BODY, "listen.timeouts.head", "no.such.thing"],
     )
-    assert replicas.known(lambda proxy: status(proxy) == 413) <= KNOWN_S
+    replicas.known(lambda proxy: status(proxy) == 413)
     lines = replicas.proxies[0].logged(lambda line: line.get("event") == "rows of the registry left out", 1)
     assert [len(line["problems"]) for line in lines] == [2]
     assert replicas.proxies[0].metric("mcp_proxy_setting_rows", state="in_force") == 1
@@ -134,12 +137,7 @@ def test_settings_outlast_postgresql_and_a_reload(replicas: Replicas) -> None:
     changed = {**replicas.configs[0], "listen": {"limits": {"body": "3KiB"}}, "log": {"level": "debug"}}
     assert first.reload(changed)["event"] == "configuration in force"
     assert status(first) == 413
-    copy = Path(replicas.configs[1]["state_dir"]) / "registry"
-    until = time.monotonic() + 10
-    while not copy.exists() and time.monotonic() < until:
-        time.sleep(0.05)
-    time.sleep(1.5)  # the copy is written a moment after a change
-    second.stop()
+    second.stop()  # a copy that is still to be written is written then
     gone = {**replicas.configs[1], "postgres": {"dsn": f"postgresql://x:x@127.0.0.1:{free_port()}/x"}}
     with running_proxy(gone) as again:
         assert status(again) == 413

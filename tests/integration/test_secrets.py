@@ -125,7 +125,7 @@ class Notices(threading.Thread):
 
     def __enter__(self) -> Notices:
         self.start()
-        assert self._begun.wait(5)
+        assert self._begun.wait(30)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -317,7 +317,7 @@ class Hunt:
         world = self.world
         unknown = mint(RING).text
         with world.away():
-            until = time.monotonic() + 10
+            until = time.monotonic() + 30
             while world.call("row", api_key(unknown)).status != 503:
                 assert time.monotonic() < until
                 time.sleep(0.1)

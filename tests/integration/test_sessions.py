@@ -254,10 +254,10 @@ async def test_reloads_rotate_keys_and_remove_servers(tmp_path: Path) -> None:
             assert outcome["a"].status == 200
             assert (outcome["b"].status, outcome["b"].reason) == (404, "session_gone")
 
-            proxy.reload(keyed(new, ttl="1s"))
+            proxy.reload(keyed(new, ttl="4s"))
             brief = sealed(await begin(proxy.port))
             assert (await call(proxy.port, brief)).status == 200
-            await asyncio.sleep(1.1)
+            await asyncio.sleep(4.1)
             assert (await call(proxy.port, brief)).reason == "session_gone"
 
 
