@@ -73,7 +73,7 @@ def remark(text: str) -> None:
 def local(moment: datetime, precision: str = "minutes") -> str:
     """A time as the clock on this machine's wall would show it; one near the ends of what can be a time, where that
     clock shows none, in UTC."""
-    with suppress(OverflowError):
+    with suppress(OverflowError, ValueError):  # the latter for one without a zone, as infinite ones of a database are
         moment = moment.astimezone()
     return moment.isoformat(" ", precision)
 

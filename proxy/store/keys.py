@@ -26,7 +26,17 @@ _WRITTEN: Final = {
     "tenant_id": "{}::text::uuid",
     "allowed_ips": "{}::text[]::cidr[]",
 }
-_READ: Final = {"tenant_id": "tenant_id::text", "allowed_ips": "allowed_ips::text[]"}
+#: Infinite times, which Python has not, end where the registry's do.
+_FINITE: Final = """CASE {0}{1} WHEN 'infinity' THEN '9999-01-01 00:00Z' WHEN '-infinity' THEN '0002-01-01 00:00Z'
+ELSE {0}{1} END AS {1}"""
+_READ: Final = {
+    "tenant_id": "tenant_id::text",
+    "allowed_ips": "allowed_ips::text[]",
+    **{name: _FINITE.format("", name) for name in ("not_before", "expires_at", "revoked_at")},
+}
+_NOT_BEFORE, _EXPIRES_AT, _REVOKED_AT = (
+    _FINITE.format("k.", name) for name in ("not_before", "expires_at", "revoked_at")
+)
 _PLACES: Final = ", ".join(
     _WRITTEN.get(name, "{}").format(f"${number}") for number, name in enumerate((*_COLUMNS, "name"), 1)
 )
@@ -56,14 +66,14 @@ CASE WHEN k.revoked_at IS NOT NULL THEN 'revoked' WHEN k.expires_at <= now() THE
 AS state"""
 _LIST: Final = f"""\
 /* keys.list */ SELECT k.id, t.slug AS tenant, k.name, k.user_id, k.scopes, k.tier,
-{_STATE.format("WHEN k.not_before > now() THEN 'not yet valid' ")}, k.not_before, k.expires_at, k.revoked_at,
+{_STATE.format("WHEN k.not_before > now() THEN 'not yet valid' ")}, {_NOT_BEFORE}, {_EXPIRES_AT}, {_REVOKED_AT},
 k.revoked_reason, k.rotated_from, k.allowed_ips::text[], k.allowed_origins, k.allowed_servers, k.allowed_tools,
 k.requests_per_minute, k.burst, k.usage_count, k.last_used_at, k.created_at
 FROM enhanced_api_keys AS k JOIN tenants AS t ON t.id = k.tenant_id
 WHERE $1::text IS NULL OR t.slug = $1 ORDER BY t.slug, k.created_at, k.id"""  # noqa: S608 - conditions of our own
 _LIST_LEGACY: Final = f"""\
 /* keys.list_legacy */ SELECT k.id::text, t.slug AS tenant, k.name, k.user_id, k.scopes, 'legacy' AS tier,
-{_STATE.format("")}, k.expires_at, k.revoked_at, k.usage_count, k.last_used_at, k.created_at
+{_STATE.format("")}, {_EXPIRES_AT}, {_REVOKED_AT}, k.usage_count, k.last_used_at, k.created_at
 FROM api_keys AS k JOIN tenants AS t ON t.id = k.tenant_id
 WHERE $1::text IS NULL OR t.slug = $1 ORDER BY t.slug, k.created_at, k.id"""  # noqa: S608 - conditions of our own
 

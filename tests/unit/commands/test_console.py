@@ -37,6 +37,7 @@ def test_the_ends_of_time_are_shown(zone: str, monkeypatch: pytest.MonkeyPatch) 
         for moment in (datetime.max.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC)):
             shown = datetime.fromisoformat(local(moment, "microseconds"))
             assert shown.replace(tzinfo=None) - (shown.utcoffset() or timedelta()) == moment.replace(tzinfo=None)
+            assert local(moment.replace(tzinfo=None))
     finally:
         monkeypatch.undo()
         time.tzset()

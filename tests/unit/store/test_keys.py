@@ -174,6 +174,19 @@ async def test_a_key_that_ends_before_the_overlap_ends_as_it_would_have(here: Ad
     assert len({row["expires_at"] for row in await here.rows("SELECT expires_at FROM enhanced_api_keys")}) == 1
 
 
+async def test_a_key_for_all_times_is_listed_and_rotated(here: Administered) -> None:
+    """Whose ends PostgreSQL keeps as infinite; Python has no such times."""
+    first, last = (each.replace(tzinfo=UTC) for each in (datetime.min, datetime.max))
+    successor = await rotate(here, await made(here, not_before=first, expires_at=last))
+    async with here.session() as session:
+        rows = {row["id"]: row for row in await keys.listed(session, "acme")}
+    ends = datetime(2, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
+    assert (rows[successor]["not_before"], rows[successor]["expires_at"]) == ends
+    await here.rows("UPDATE enhanced_api_keys SET not_before = 'infinity', expires_at = NULL")
+    with pytest.raises(Rejected, match="not valid yet"):
+        await rotate(here, successor)
+
+
 async def test_what_is_not_in_force_or_has_a_successor_is_not_rotated(here: Administered) -> None:
     """The sentence says what to do instead."""
     revoked = await made(here, "revoked")
