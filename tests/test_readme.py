@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Final
 import pytest
 import yaml
 
-from proxy import errors
+from proxy import cli, errors
 from proxy.config.loader import load
 from proxy.config.models import Listen
 
@@ -80,6 +81,30 @@ def test_a_command_of_the_pages_works(line: str, tmp_path: Path) -> None:
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def written_commands() -> list[tuple[str, str]]:
+    """Every `mcp-manager ...` in a fenced block of a page, continuation lines joined, with the page."""
+    return [
+        (name_of(path), line)
+        for path in PAGES
+        for block in blocks("[a-z]*", path.read_text())
+        for line in re.findall(r"^(?:\$ |[A-Z]+=\$\()?mcp-manager ([^)\n]*)", block.replace("\\\n", " "), re.MULTILINE)
+    ]
+
+
+@pytest.mark.parametrize(("page", "line"), sorted(set(written_commands())))
+def test_a_command_is_written_as_the_command_line_takes_it(page: str, line: str) -> None:
+    """Options and values included; what a shell makes of the line is cut off."""
+    words = shlex.split(line.partition(" > ")[0], comments=True)
+    assert callable(cli._parser().parse_args(words).command), page
+
+
+def test_every_group_of_commands_is_shown() -> None:
+    """There are lines for the test above."""
+    shown = {line.split()[0] for _, line in written_commands()}
+    assert {"tenants", "keys", "servers", "bans", "breakers", "maintenance", "migrate"} <= shown
+    assert {"audit", "spool", "retention", "alerts", "config"} <= shown
 
 
 def test_client_config_prints_what_the_readme_promises(tmp_path: Path) -> None:
