@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Before every row.
 NEVER: Final = datetime(1, 1, 2, tzinfo=UTC)
+#: Rows deleted in one transaction, whatever a row says: they may all be in memory at a time, on their way to the archive.
+MOST_ROWS: Final = 100_000
 #: So many days and more are for ever.
 FOR_EVER_DAYS: Final = 36_500
 
@@ -90,10 +92,11 @@ def rules_of(table: RetainedTable, config: Retention, rows: Iterable[PolicyRow])
     for row in rows:
         if row.table != table or not row.enabled:
             continue
+        batch = min(row.batch, MOST_ROWS)
         if row.tenant_id == SYSTEM_TENANT:
-            default = Rule(row.days, row.archive, row.batch, "system")
+            default = Rule(row.days, row.archive, batch, "system")
         else:
-            own[row.tenant_id] = Rule(row.days, row.archive, row.batch, "tenant")
+            own[row.tenant_id] = Rule(row.days, row.archive, batch, "tenant")
     return Rules(default, own)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import given
@@ -52,6 +53,13 @@ def test_a_row_of_the_system_comes_before_the_configuration_and_a_tenants_own_be
     assert rules_of("audit_logs", config, rows).of("a").days is None
     off = [row(SYSTEM_TENANT, 3, enabled=False)]
     assert rules_of("request_logs", config, off).default == Rule(5, False, 10_000, "configuration")
+
+
+def test_a_batch_is_bounded_whatever_a_row_says() -> None:
+    """Its rows may be in memory at a time."""
+    rows = [replace(row(tenant, 3), batch=2**31 - 1) for tenant in ("a", SYSTEM_TENANT)]
+    rules = rules_of("request_logs", Retention(), rows)
+    assert rules.of("a").batch == rules.default.batch == 100_000
 
 
 def test_a_partition_goes_when_all_of_it_is_old_enough() -> None:
