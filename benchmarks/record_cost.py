@@ -2,10 +2,10 @@
 
     python -m benchmarks.record_cost [--short]
 
-The steps are called as a request's walk calls them: its name, intent before it is sent, outcome at its end. The journal
-is a real one on this disk, the log goes to a file, and names are made as far apart as a busy process makes them. Beside
-all of it together stand its parts and what is left without any; a figure is the best of several runs. The last line is
-`failed: N`.
+The steps are called as a request's walk calls them: its name, intent before it is sent, the head of its answer, outcome
+at its end. The journal is a real one on this disk, the log goes to a file, and names are made as far apart as a busy
+process makes them. Beside all of it together stand its parts and what is left without any; a figure is the best of
+several runs. The last line is `failed: N`.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ TARGET_US: Final = 6.0
 REQUESTS: Final = 2000
 #: Between two names: a request is hardly ever the second of its millisecond.
 BETWEEN_S: Final = 1 / 600
+#: Fields of an answer.
+ANSWER: Final = [("Content-Type", "application/json"), ("Content-Length", "456")]
 TENANT: Final = "018f0000-0000-7000-8000-000000000001"
 
 
@@ -99,12 +101,13 @@ class Bench:
 
 
 def whole(bench: Bench, requests: list[RequestContext]) -> None:
-    """Everything, as the handler and `forward` do it."""
+    """Everything, as the handler, `forward` and `relay` do it."""
     recorder, upstream = bench.recorder, bench.upstream
     for ctx in requests:
         ctx.id = recorder.new_id()
         recorder.begin(ctx)
         recorder.intend(ctx, upstream)
+        recorder.answered(ctx, ANSWER)
         recorder.record(ctx, 100.25)
 
 

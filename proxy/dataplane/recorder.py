@@ -138,7 +138,7 @@ class Recorder:
 
     def answered(self, ctx: RequestContext, headers: Headers) -> None:
         """The head of an answer has come: its content is overheard where results are kept."""
-        if self.scrutiny is not None and ctx.known:
+        if self.scrutiny is not None and self.scrutiny.keeps_results and ctx.known:
             self._survives(self.scrutiny.answer, ctx, headers)
 
     async def durable(self) -> None:

@@ -73,9 +73,8 @@ class Scrutiny:
         self._note(ctx, self._rated(ctx, ctx.message, None, denied))
 
     def answer(self, ctx: RequestContext, headers: Headers) -> None:
-        """An answer begins: overhear it, if results are kept."""
-        if self._keeps_results:
-            ctx.capture = self._captures.of_answer(headers)
+        """An answer begins: overhear it, for what is to be kept of it."""
+        ctx.capture = self._captures.of_answer(headers)
 
     def _rated(self, ctx: RequestContext, message: Message | None, upstream: Upstream | None, denied: str) -> Verdict:
         principal, hints = ctx.principal, None
@@ -98,4 +97,4 @@ class Scrutiny:
 
     def _keep(self, config: Record) -> None:
         self._captures = Captures(config.arguments, config.results, config.max_content, self._key)
-        self.keeps_arguments, self._keeps_results = config.arguments != "none", config.results != "none"
+        self.keeps_arguments, self.keeps_results = config.arguments != "none", config.results != "none"

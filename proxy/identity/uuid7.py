@@ -1,7 +1,8 @@
 """Identities of records: UUIDs of version 7, which sort by the time of their making (RFC 9562 section 5.7).
 
 Owns their bits. Within one maker they only grow, also within a millisecond and when the clock is set back (RFC 9562
-section 6.2, method 1): then the counter goes on where it was. Clock and randomness are given.
+section 6.2, method 1): then the counter goes on where it was. They are names, no secrets: whoever knows one can guess
+others (section 8). Clock and randomness are given.
 """
 
 from __future__ import annotations

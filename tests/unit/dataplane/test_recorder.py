@@ -169,7 +169,7 @@ def test_what_was_begun_is_ended_once_whatever_fails(broken: str) -> None:
 class Scrutinised:
     """A scrutiny, or one with a bug where it is asked for it."""
 
-    keeps_arguments = True
+    keeps_arguments = keeps_results = True
 
     def __init__(self, bug: str = "") -> None:
         self.bug = bug
@@ -208,6 +208,19 @@ def test_a_bug_in_rating_or_capture_costs_nothing_else(bug: str, capfd: pytest.C
     assert intent.get("arguments") == (None if bug == "keep_arguments" else "kept")
     assert desk.metrics.record_failures == bool(bug)
     assert (f"ZeroDivisionError: {bug}" in capfd.readouterr().out) == bool(bug)
+
+
+@pytest.mark.parametrize("kept_results", [False, True])
+def test_an_answer_is_looked_at_only_where_results_are_kept(kept_results: bool) -> None:
+    """Every answer passes here: what is not wanted is not asked for."""
+    desk, _ = kept()
+    scrutinised = Scrutinised("answer")
+    scrutinised.keeps_results = kept_results
+    desk.recorder.scrutiny = cast(Any, scrutinised)
+    ctx = sent(desk)
+    desk.recorder.intend(ctx, cast(Any, ctx.upstream))
+    desk.recorder.answered(ctx, [])
+    assert desk.metrics.record_failures == kept_results
 
 
 @pytest.mark.parametrize("bug", ["", "refusal"])

@@ -94,10 +94,11 @@ def test_results_are_overheard_only_where_they_are_kept() -> None:
     """And a reload changes that for the next call."""
     looked, ctx = scrutiny(), called()
     looked.answer(ctx, [("Content-Type", "application/json")])
-    assert ctx.capture is None
+    assert (ctx.capture, looked.keeps_results) == (None, False)
     looked.configure(Record(results="sanitised"))
     looked.answer(ctx, [("Content-Type", "application/json")])
     assert ctx.capture is not None
+    assert looked.keeps_results
 
 
 def test_a_batch_is_as_risky_as_the_worst_of_its_messages() -> None:
