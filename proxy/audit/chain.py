@@ -106,13 +106,13 @@ class Chains:
     @classmethod
     def from_json(cls, segment: str, kept: Mapping[str, Any]) -> Chains:
         """As it was. Raises ValueError and TypeError for what `to_json` did not make."""
-        return cls(
-            segment,
-            {
-                tenant: Link(int(rows), bytes.fromhex(digest), int(first), int(last), previous)
-                for tenant, (rows, digest, first, last, previous) in kept.items()
-            },
-        )
+        links = {
+            tenant: Link(int(rows), bytes.fromhex(digest), int(first), int(last), previous)
+            for tenant, (rows, digest, first, last, previous) in kept.items()
+        }
+        if not all(link.previous is None or isinstance(link.previous, str) for link in links.values()):
+            raise TypeError("a segment has a name")
+        return cls(segment, links)
 
 
 class Draft:

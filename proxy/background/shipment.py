@@ -85,10 +85,10 @@ class Shipment:
     async def open(self) -> None:
         """Go on where the checkpoint says. Raises OSError."""
         found = await self._means.aside(partial(checkpoint.load, self._origin.path))
-        self._number, self._offset = found.segment, found.offset
-        with suppress(ValueError, TypeError):
-            self._chains = Chains.from_json(self._segment, found.chains)
-        if not found.segment:
+        with suppress(ValueError, TypeError):  # damaged chains are as good as no checkpoint
+            self._chains = Chains.from_json(f"{self._origin.name}/{found.segment}", found.chains)
+            self._number, self._offset = found.segment, found.offset
+        if not self._number:
             await self._next()
 
     @property

@@ -54,7 +54,7 @@ class _Journal:
 
     journal: str
     state: str
-    """`in use`: a process writes it; `left behind`: its process is gone."""
+    """`in use`: a process writes it; `left behind`: its process is gone; `not usable`: a file of it cannot be read."""
     segments: int
     size: int
     """Bytes."""
@@ -83,6 +83,13 @@ def _status(given: Namespace, config: Config, spool: Path) -> int:
 
 
 def _shown(path: Path) -> _Journal:
+    try:
+        return _looked_at(path)
+    except OSError:  # it keeps nobody from seeing the others
+        return _Journal(path.name, "not usable", 0, layout.bytes_in(path), 0, None)
+
+
+def _looked_at(path: Path) -> _Journal:
     reached, waiting, since = checkpoint.load(path), 0, None
     numbers = layout.segments(path)
     sizes = {number: layout.size_of(layout.segment_path(path, number)) for number in numbers}
@@ -114,7 +121,7 @@ def _replay(given: Namespace, config: Config, spool: Path) -> int:
         show_json(done)
     else:
         print(f"{done['journals']} journals, {done['rows']} rows, {done['quarantined']} records set aside")
-    if used := sum(held.is_held(path) for path in layout.journals(spool)):
+    if used := len(layout.journals(spool)) - len(adoption.orphans(spool)):
         remark(f"{used} in use: their processes ship them")
     return DONE if not done["away"] else _FAILED
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
 from proxy.spool.layout import CHECKPOINT, put_file, sync_folder
+
+#: No segment has a greater number or size.
+_MOST: Final = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +37,10 @@ def load(journal: Path) -> Checkpoint:
         segment, offset, chains = found["segment"], found["offset"], found["chains"]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return Checkpoint()
-    whole = isinstance(segment, int) and isinstance(offset, int) and isinstance(chains, dict)
-    return Checkpoint(segment, offset, chains) if whole and segment >= 0 and offset >= 0 else Checkpoint()
+    whole = type(segment) is int and type(offset) is int and isinstance(chains, dict)
+    if not whole or not 0 <= segment <= _MOST or not 0 <= offset <= _MOST:
+        return Checkpoint()
+    return Checkpoint(segment, offset, chains)
 
 
 def forget(journal: Path) -> None:

@@ -52,10 +52,11 @@ def journals(spool: Path) -> list[Path]:
 
 def bytes_of(spool: Path) -> int:
     """Bytes of all segments of all journals that can be looked at, and of the quarantine. Raises OSError."""
-    return sum(map(_bytes_in, journals(spool))) + size_of(spool / QUARANTINE)
+    return sum(map(bytes_in, journals(spool))) + size_of(spool / QUARANTINE)
 
 
-def _bytes_in(journal: Path) -> int:
+def bytes_in(journal: Path) -> int:
+    """Bytes of the segments of a journal; 0 when they cannot be looked at."""
     with suppress(OSError):  # one that cannot be read is no reason to write none
         return sum(size_of(segment_path(journal, number)) for number in segments(journal))
     return 0

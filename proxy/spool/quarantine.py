@@ -11,7 +11,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -90,13 +90,14 @@ class Quarantine:
             self._known, self._file, self._read = set(), begin, 0
         if not begin:
             return
-        for entry, offset in _entries(self._path, self._read):
-            self._known.add(_digest(entry.record))
-            self._read = offset
+        with suppress(FileNotFoundError):  # taken back in this moment: the next look sees it
+            for entry, offset in _entries(self._path, self._read):
+                self._known.add(_digest(entry.record))
+                self._read = offset
 
     def entries(self) -> Iterator[Entry]:
         """Everything in it, the oldest first. Raises OSError."""
-        if self._path.exists():
+        with suppress(FileNotFoundError):
             yield from (entry for entry, _ in _entries(self._path, 0))
 
     def add(self, entry: Entry) -> bool:

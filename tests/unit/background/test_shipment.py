@@ -266,6 +266,20 @@ async def test_a_disk_that_takes_no_checkpoint_loses_the_one_before_so_that_segm
     assert checkpoint.load(origin.path) == checkpoint.Checkpoint()
 
 
+@pytest.mark.parametrize("links", [[1], {}, [2, "00", 1, 1, []], [2, "zz", 1, 1, None]], ids=str)
+async def test_a_checkpoint_with_damaged_chains_is_none(
+    name: str, database: Database, tmp_path: Path, links: object
+) -> None:
+    """All is shipped again, and the rows are those that they would have been."""
+    origin = Origin(journal(tmp_path, call(1), call(2)))
+    checkpoint.save(origin.path, checkpoint.Checkpoint(2, 100, {TENANT: links}))
+    async with means_of(database, tmp_path) as means:
+        assert await shipped(means, origin)
+    assert {place: rows for place, (rows, _) in (await chains(owner_dsn(name))).items()} == {
+        ("j/1", TENANT): 2, ("j/2", TENANT): 2,
+    }  # fmt: skip
+
+
 async def test_a_journal_without_segments_is_at_its_end(database: Database, tmp_path: Path) -> None:
     """Its process died before it recorded anything."""
     async with means_of(database, tmp_path) as means:

@@ -221,6 +221,26 @@ def test_without_a_database_nothing_is_shipped(operator: Operator, spool: Path) 
     assert operator.result("spool", "status")["waiting"] > 0
 
 
+@pytest.mark.parametrize("spoilt", [layout.CHECKPOINT, layout.LOCK])
+def test_a_journal_that_cannot_be_used_is_listed_beside_the_others(
+    operator: Operator, spool: Path, spoilt: str
+) -> None:
+    """It is what the log told of, and why somebody looks."""
+    bad, good = (journal_in(spool, wall=Wall(NOON + offset)) for offset in (0, 1))
+    for journal in (bad, good):
+        begun(journal, 1)
+        kill(journal)
+    (bad.path / spoilt).unlink(missing_ok=True)
+    (bad.path / spoilt).mkdir()
+    shown = operator.result("spool", "status")
+    assert [(each["journal"], each["state"]) for each in shown["journals"]] == [
+        (bad.name, "not usable"), (good.name, "left behind"),
+    ]  # fmt: skip
+    assert shown["size"] == 2 * shown["waiting"] > 0
+    code, _, err = operator.run("spool", "replay")
+    assert (code, f"{bad.name} cannot be used" in err, len(operator.rows(ROWS))) == (1, True, 2)
+
+
 def test_a_spool_that_cannot_be_read_is_said_in_a_sentence(operator: Operator, spool: Path) -> None:
     """Such as one that is no folder."""
     spool.parent.mkdir()

@@ -22,7 +22,10 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content",
     [b"", b"{", b"[]", b"7", b"{}", b'{"segment":1,"offset":2}', b'{"segment":"1","offset":2,"chains":{}}',
-     b'{"segment":-1,"offset":0,"chains":{}}', b'{"segment":1,"offset":2,"chains":[]}', b"\xff\x00"],
+     b'{"segment":-1,"offset":0,"chains":{}}', b'{"segment":1,"offset":2,"chains":[]}', b"\xff\x00",
+     b'{"segment":1,"offset":18446744073709551615,"chains":{}}',
+     b'{"segment":18446744073709551615,"offset":0,"chains":{}}',
+     b'{"segment":true,"offset":2,"chains":{}}'],
 )  # fmt: skip
 def test_a_damaged_one_says_nothing_yet(tmp_path: Path, content: bytes) -> None:
     """Then all is shipped again, which changes nothing."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.spool import layout
+from proxy.spool import layout, segment
 from proxy.spool.quarantine import Entry, Quarantine
 from tests.unit.spool.records import NOON, key_of, outcome, stopped_inside
 
@@ -66,6 +66,24 @@ def test_what_others_add_and_take_back_is_seen(tmp_path: Path) -> None:
     assert other.add(entry_of(3))
     one.refresh()
     assert [one.knows(outcome(number)) for number in (1, 2, 3)] == [False, False, True]
+
+
+def test_what_is_taken_back_while_somebody_looks_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is no reason to fail."""
+    one, other = Quarantine(tmp_path), Quarantine(tmp_path)
+    read = segment.read
+
+    def too_late(path: Path, offset: int, limit_bytes: int) -> segment.Piece:
+        path.unlink()
+        return read(path, offset, limit_bytes)
+
+    for look in (one.refresh, lambda: list(one.entries())):
+        assert other.add(entry_of(1))
+        with monkeypatch.context() as patched:
+            patched.setattr(segment, "read", too_late)
+            look()
+        one.refresh()
+        assert (len(one), list(one.entries())) == (0, [])
 
 
 def test_what_is_taken_back_is_given_whole_and_only_then_forgotten(tmp_path: Path) -> None:
