@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
 
-from proxy.commands.console import Misuse
+from proxy.commands.console import Misuse, told
 from proxy.config.models import Config
 from proxy.config.stores import Postgres, PostgresTimeouts
 from proxy.store.accounts import Rejected, administration
@@ -60,7 +60,7 @@ def carried_out(work: Coroutine[object, object, _Result], config: Config | None 
     except Unavailable as error:
         raise Misuse(_reason(config) or f"{error}; 'mcp-manager migrate status' may say why") from None
     except OSError as error:
-        raise Misuse(str(error) or type(error).__name__) from None
+        raise Misuse(told(error)) from None
 
 
 def _reason(config: Config | None) -> str:

@@ -65,6 +65,14 @@ def read_text(name: str) -> str:
         raise Misuse(f"the file {error}") from None
 
 
+def told(error: OSError) -> str:
+    """What is wrong with a file, for people: its name first, as everywhere."""
+    if error.filename is None or not error.strerror:
+        return str(error) or type(error).__name__
+    more = "; run the command as the user who runs the proxy" if isinstance(error, PermissionError) else ""
+    return f"{error.filename}: {error.strerror}{more}"
+
+
 def remark(text: str) -> None:
     """Tell a person something beside the result."""
     print(text, file=sys.stderr)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from proxy.commands import legacy_keys
 from proxy.commands.connection import change, postgres_of
-from proxy.commands.console import DONE, Misuse, load_config, local, read_text, remark, show_json, show_table
+from proxy.commands.console import DONE, Misuse, load_config, local, read_text, remark, show_json, show_table, told
 from proxy.identity.keys import Minted, mint
 from proxy.identity.records import KeyRecord
 from proxy.store import keys, peppers
@@ -84,7 +84,7 @@ def _minted(config: Config) -> Minted:
         is_new = not config.auth.peppers and not kept.exists()
         minted = mint(peppers.pepper_ring(config))
     except OSError as error:
-        raise Misuse(str(error)) from None
+        raise Misuse(told(error)) from None
     if is_new:
         remark(f"a pepper was made in {kept}; keys are good where the proxy reads this file, or see 'auth.peppers'")
     return minted

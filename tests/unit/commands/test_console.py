@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.commands import console
-from proxy.commands.console import Misuse, local, printable, read_text, show_json, show_table
+from proxy.commands.console import Misuse, local, printable, read_text, show_json, show_table, told
 
 
 def test_a_table_has_columns_of_equal_width(capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,6 +67,20 @@ def test_a_file_that_is_no_text_or_too_large_is_refused(
     for name in (str(tmp_path / "file"), "-"):
         with pytest.raises(Misuse, match=r"^the file (is not UTF-8|cannot be read)"):
             read_text(name)
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "/x/y"), "/x/y: No such file or directory"),
+        (PermissionError(13, "Permission denied", "/x"), "/x: Permission denied; run the command as the user who runs"),
+        (PermissionError("/x: chmod 600 it"), "/x: chmod 600 it"),
+        (TimeoutError(), "TimeoutError"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named_before_the_reason(error: OSError, sentence: str) -> None:
+    """Without the number of the error; who is not allowed is told who is."""
+    assert told(error).startswith(sentence) and "Errno" not in told(error)
 
 
 def test_a_standard_input_that_is_closed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
