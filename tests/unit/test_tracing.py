@@ -116,8 +116,8 @@ async def test_spans_of_a_request_and_its_tries_arrive(collector: Collector) -> 
     ]  # fmt: skip
     assert {each.parent_span_id.hex() for each in tries} == {ctx.span_id}
     assert {each.name for each in collector.spans} == {"tools/call echo"}
-    assert abs(request.end_time_unix_nano - began) < 1e9
-    assert 0.4e9 < request.end_time_unix_nano - request.start_time_unix_nano < 2e9
+    assert abs(request.end_time_unix_nano - began) < 5e9
+    assert 0.4e9 < request.end_time_unix_nano - request.start_time_unix_nano < 5e9
     assert collector.fields["Authorization"] == "Bearer s3cret"
     assert collector.resource["service.name"] == "mcp-manager"
     assert collector.resource["service.instance.id"] == "host-1"
@@ -183,7 +183,7 @@ async def test_a_collector_that_fails_or_hangs_costs_spans_and_nothing_else(coll
     hanging.tracer.end(hanging.ask())
     began, waited_for = time.monotonic(), {each for each in threading.enumerate() if not each.daemon}
     await hanging.spans.close(0.2)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < PATIENCE_S / 2
     assert {each for each in threading.enumerate() if not each.daemon} == waited_for, "the process waits for it, too"
 
 

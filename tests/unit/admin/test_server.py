@@ -283,10 +283,10 @@ async def test_it_answers_while_the_main_loop_is_blocked(port: Port) -> None:
     port.server.beat()
     for path in ("/livez", "/metrics"):
         began = time.monotonic()
-        with socket.create_connection(("127.0.0.1", port.number), timeout=5) as client:
+        with socket.create_connection(("127.0.0.1", port.number), timeout=20) as client:
             client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
             assert client.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 10  # and not when this loop goes on, which it does not
 
 
 async def test_its_thread_ends_with_it() -> None:

@@ -215,6 +215,7 @@ async def test_many_bans_are_read_within_a_step_or_two(replicas: tuple[Replica, 
     assert len(one.told) == 450
 
 
+@pytest.mark.alone
 async def test_a_thousand_bad_keys_on_two_replicas_block_within_two_seconds(
     replicas: tuple[Replica, Replica],
 ) -> None:

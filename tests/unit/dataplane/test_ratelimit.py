@@ -17,7 +17,7 @@ from proxy.limits.rules import Demand, Rule
 from proxy.limits.verdict import UNLIMITED
 from proxy.store.embedded import EmbeddedRedis
 from tests.unit.dataplane.clocks import Clock
-from tests.unit.dataplane.valkey import client_of, empty_server, own_server
+from tests.unit.dataplane.valkey import PATIENCE_S, client_of, empty_server, own_server
 
 TEN = Rule("ten", "ten", "key", 10.0, 0.001)
 ONE_OF_TEN = [Demand(TEN, "s", 1.0)]
@@ -26,7 +26,8 @@ ONE_OF_TEN = [Demand(TEN, "s", 1.0)]
 @asynccontextmanager
 async def limiter(engine: EmbeddedRedis, name: str = "one", clock: Clock | None = None) -> AsyncIterator[Limiter]:
     """An open limiter; its link has the test's clock, if there is one."""
-    limits = Limiter(RedisLink(engine.url, clock or time.monotonic, random.random), clock or time.monotonic, name)
+    clock_s = clock or time.monotonic
+    limits = Limiter(RedisLink(engine.url, clock_s, random.random, PATIENCE_S), clock_s, name)
     await limits.open()
     try:
         yield limits

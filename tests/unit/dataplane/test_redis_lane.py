@@ -47,7 +47,7 @@ async def lane() -> AsyncIterator[Far]:
 
 async def settle(far: Far, count: int) -> None:
     """Wait until so many answers are there."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while len(far.answers) < count:
             await asyncio.sleep(0.001)
 

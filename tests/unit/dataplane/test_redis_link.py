@@ -16,7 +16,7 @@ from proxy.dataplane.redis_lane import LATE_S
 from proxy.dataplane.redis_link import BUDGET_S, RedisGone, RedisLink
 from tests.unit.config.pem import write_pair
 from tests.unit.dataplane.clocks import Clock
-from tests.unit.dataplane.valkey import client_of, link_to, own_server, server
+from tests.unit.dataplane.valkey import PATIENCE_S, client_of, link_to, own_server, server
 
 
 async def until_gone(link: RedisLink) -> float:
@@ -80,7 +80,7 @@ async def test_an_error_is_gone_and_says_no_more_than_its_code() -> None:
 async def test_failures_far_apart_are_forgiven() -> None:
     """Three in an hour are no outage."""
     clock = Clock()
-    link = RedisLink(server().url, clock, random.random)
+    link = RedisLink(server().url, clock, random.random, PATIENCE_S)
     await link.open()
     for _ in range(9):
         clock.now += 0.6
@@ -94,7 +94,7 @@ async def test_a_connection_that_is_refused_is_gone_until_a_probe_gets_through()
     """Requests ask nobody meanwhile, and the next probe is a second away."""
     clock = Clock()
     async with own_server() as engine:
-        link = RedisLink(engine.url, clock, lambda: 0.5)
+        link = RedisLink(engine.url, clock, lambda: 0.5, PATIENCE_S)
         await engine.stop()
         await link.open()
         assert not link.available
@@ -123,11 +123,12 @@ async def test_a_server_that_goes_is_gone_at_once_and_back_with_the_next_probe()
         assert (link.connected, link.opened) == (2, 1)
 
 
+@pytest.mark.alone
 async def test_a_frozen_server_costs_three_waits_of_less_than_50_ms() -> None:
     """Whoever asks afterwards is told at once; a probe of a server that is frozen still is in vain."""
     clock = Clock()
-    async with own_server() as engine, link_to(engine, clock) as link:
-        pid = int((await link.run(lambda pipeline: pipeline.info("server")))[0]["process_id"])
+    async with own_server() as engine, link_to(engine, clock, BUDGET_S) as link:
+        pid = int((await link.run(lambda pipeline: pipeline.info("server"), PATIENCE_S))[0]["process_id"])
         os.kill(pid, signal.SIGSTOP)
         try:
             began = time.monotonic()
@@ -148,10 +149,11 @@ def test_a_wait_that_a_busy_loop_makes_longer_is_over_within_50_ms() -> None:
     assert BUDGET_S + 2 * LATE_S <= 0.05
 
 
+@pytest.mark.alone
 async def test_the_second_in_line_waits_no_longer_than_the_first() -> None:
     """Of those that ask a frozen server one waits the whole budget: the others stood behind it, and know as much."""
-    async with own_server() as engine, link_to(engine) as link:
-        pid = int((await link.run(lambda pipeline: pipeline.info("server")))[0]["process_id"])
+    async with own_server() as engine, link_to(engine, budget_s=BUDGET_S) as link:
+        pid = int((await link.run(lambda pipeline: pipeline.info("server"), PATIENCE_S))[0]["process_id"])
         os.kill(pid, signal.SIGSTOP)
         try:
             first = asyncio.ensure_future(link.run(lambda pipeline: pipeline.echo("x")))
@@ -169,9 +171,10 @@ async def test_the_second_in_line_waits_no_longer_than_the_first() -> None:
         assert await patient == [b"x"]
 
 
+@pytest.mark.alone
 async def test_a_loop_that_was_busy_does_not_blame_redis() -> None:
     """The answer was there in time; it was we who did not read it."""
-    async with link_to(server()) as link:
+    async with link_to(server(), budget_s=BUDGET_S) as link:
         waiting = asyncio.ensure_future(link.run(lambda pipeline: pipeline.echo("x")))
         await asyncio.sleep(0)
         time.sleep(2 * BUDGET_S)
@@ -180,6 +183,7 @@ async def test_a_loop_that_was_busy_does_not_blame_redis() -> None:
 
 
 @pytest.mark.parametrize("command", ["CONFIG SET maxmemory 1", "REPLICAOF 127.0.0.1 1"])
+@pytest.mark.alone
 async def test_a_server_that_takes_no_writes_is_gone_until_it_does(command: str) -> None:
     """Out of memory, or a read-only replica: it answers, but a limit cannot be counted there."""
     clock = Clock()
@@ -211,16 +215,17 @@ async def test_a_user_who_may_not_ask_for_the_role_may_use_it() -> None:
         for name, rights, usable in (("careful", "+@all -@dangerous", True), ("reader", "+@read", False)):
             await client.execute_command("ACL", "SETUSER", name, "on", ">secret", "~*", *rights.split())
             _, at, socket = engine.url.partition("@")
-            link = RedisLink(f"unix://{name}:secret{at}{socket}", time.monotonic, random.random)
+            link = RedisLink(f"unix://{name}:secret{at}{socket}", time.monotonic, random.random, PATIENCE_S)
             await link.open()
             assert link.available == usable
             await link.close()
 
 
+@pytest.mark.alone
 async def test_probes_find_a_frozen_server_without_any_request() -> None:
     """Three of them, as with requests."""
-    async with own_server() as engine, link_to(engine) as link:
-        pid = int((await link.run(lambda pipeline: pipeline.info("server")))[0]["process_id"])
+    async with own_server() as engine, link_to(engine, budget_s=BUDGET_S) as link:
+        pid = int((await link.run(lambda pipeline: pipeline.info("server"), PATIENCE_S))[0]["process_id"])
         os.kill(pid, signal.SIGSTOP)
         try:
             for _ in range(3):
@@ -252,12 +257,13 @@ async def test_tls_and_the_number_of_a_database_are_as_the_url_says(tmp_path: Pa
     ):
         password = client.connection_pool.connection_kwargs["password"]
         port = listener.sockets[0].getsockname()[1]
-        link = RedisLink(f"rediss://:{password}@127.0.0.1:{port}/3?ssl_cert_reqs=none", time.monotonic, random.random)
+        url = f"rediss://:{password}@127.0.0.1:{port}/3?ssl_cert_reqs=none"
+        link = RedisLink(url, time.monotonic, random.random, PATIENCE_S)
         await link.open()
         assert link.available
-        await link.run(lambda pipeline: pipeline.set("over tls", "x" * 300_000), 1.0)
+        await link.run(lambda pipeline: pipeline.set("over tls", "x" * 300_000))
         assert (await client.info("keyspace"))["db3"]["keys"] >= 1
-        assert await link.run(lambda pipeline: pipeline.strlen("over tls"), 1.0) == [300_000]
+        assert await link.run(lambda pipeline: pipeline.strlen("over tls")) == [300_000]
         await link.close()
         strict = RedisLink(f"rediss://:{password}@127.0.0.1:{port}", time.monotonic, random.random)
         await strict.open()

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 import hiredis
 from redis.asyncio import Redis
@@ -18,6 +18,10 @@ from redis.asyncio import Redis
 from proxy.dataplane.redis_link import RedisLink
 from proxy.store.embedded import EmbeddedRedis
 from tests.unit.store.engine import aside, folder
+
+#: What a link of a test waits for an answer, seconds, unless that is what is tested: 40 ms are little on a machine that
+#: is busy.
+PATIENCE_S: Final = 20.0
 
 
 @cache
@@ -41,9 +45,11 @@ async def own_server() -> AsyncIterator[EmbeddedRedis]:
 
 
 @asynccontextmanager
-async def link_to(engine: EmbeddedRedis, clock: Callable[[], float] = time.monotonic) -> AsyncIterator[RedisLink]:
+async def link_to(
+    engine: EmbeddedRedis, clock: Callable[[], float] = time.monotonic, budget_s: float = PATIENCE_S
+) -> AsyncIterator[RedisLink]:
     """An open link."""
-    link = RedisLink(engine.url, clock, random.random)
+    link = RedisLink(engine.url, clock, random.random, budget_s)
     await link.open()
     try:
         yield link

@@ -60,8 +60,8 @@ def killed(directory: Path) -> None:
 
 
 async def gone(directory: Path) -> bool:
-    """Whether they end within five seconds."""
-    for _ in range(500):
+    """Whether they end within a while."""
+    for _ in range(2000):
         if not sleepers(directory):
             return True
         await asyncio.sleep(0.01)

@@ -50,18 +50,18 @@ async def test_a_notice_arrives_at_once(name: str, notices: Notices) -> None:
     await told(name, ROW % 1, ROW % 2, ROW % 1)
     heard: list[Notice] = []
     while len(heard) < 2:
-        heard += (await notices.step(5)).notices
+        heard += (await notices.step(20)).notices
     assert heard == [Notice("mcp_servers", "update", "t", str(number)) for number in (1, 2)]
 
 
 async def test_a_step_waits_until_something_is_heard(name: str, notices: Notices) -> None:
     """And no longer."""
-    waiting = asyncio.create_task(notices.step(10))
+    waiting = asyncio.create_task(notices.step(60))
     await asyncio.sleep(0.05)
     began = time.monotonic()
     await told(name, ROW % 1)
     assert len((await waiting).notices) == 1
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize("payload", ["", "{", "[]", '{"op": "update"}', '{"table": 7}'])
@@ -70,7 +70,7 @@ async def test_a_notice_that_makes_no_sense_means_that_something_was_missed(
 ) -> None:
     """Better to read once too often."""
     await told(name, payload)
-    assert await notices.step(5) == Heard(missed=True, connected=True)
+    assert await notices.step(20) == Heard(missed=True, connected=True)
 
 
 async def test_too_many_notices_are_one_request_to_read_everything(
@@ -81,7 +81,7 @@ async def test_too_many_notices_are_one_request_to_read_everything(
     await execute(owner_dsn(name), f"SELECT pg_notify('mcp_manager', '{ROW % 'x'}' || n) FROM generate_series(1, 20) n")
     await told(name, *(ROW % number for number in range(11)))
     await asyncio.sleep(0.1)
-    assert (await notices.step(5)).missed
+    assert (await notices.step(20)).missed
 
 
 async def test_a_connection_that_is_cut_is_made_again_and_the_gap_is_told(name: str, notices: Notices) -> None:
@@ -90,7 +90,7 @@ async def test_a_connection_that_is_cut_is_made_again_and_the_gap_is_told(name: 
     await asyncio.sleep(0.05)
     query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'mcp-manager listen'"
     await execute(owner_dsn(name), f"{query} AND datname = $1", name)
-    heard = await asyncio.wait_for(waiting, 5)
+    heard = await asyncio.wait_for(waiting, 20)
     steps = [heard]
     while not steps[-1].connected:
         steps.append(await notices.step(0.01))
@@ -151,15 +151,15 @@ async def test_a_silent_server_is_asked_whether_it_lives(
 ) -> None:
     """One that does not answer in time is given up: its silence would be taken for peace."""
     monkeypatch.setattr(listen, "_SILENCE_S", 0.0)
-    monkeypatch.setattr(listen, "_ANSWER_S", 0.2)
     assert (await notices.step(0.01)).connected
+    monkeypatch.setattr(listen, "_ANSWER_S", 0.2)
     query = "SELECT pid FROM pg_stat_activity WHERE application_name = 'mcp-manager listen' AND datname = $1"
     backend = psutil.Process((await execute(owner_dsn(name), query, name))[0]["pid"])
     backend.suspend()
     try:
         began = time.monotonic()
         assert not (await notices.step(0.01)).connected
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 20
     finally:
         backend.resume()
 
@@ -171,9 +171,9 @@ async def test_the_triggers_of_the_migrations_speak_this_language() -> None:
         await notices.step(0)
         made = "INSERT INTO tenants (slug, name) VALUES ('acme', 'Acme') RETURNING id"
         tenant = str((await execute(owner_dsn(name), made))[0]["id"])
-        assert (await notices.step(5)).notices == (Notice("tenants", "insert", tenant, tenant),)
+        assert (await notices.step(20)).notices == (Notice("tenants", "insert", tenant, tenant),)
         await execute(owner_dsn(name), "DELETE FROM tenants WHERE slug = 'acme'")
-        assert (await notices.step(5)).notices == (Notice("tenants", "delete", tenant, tenant),)
+        assert (await notices.step(20)).notices == (Notice("tenants", "delete", tenant, tenant),)
         await notices.close()
 
 
