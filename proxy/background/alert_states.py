@@ -67,6 +67,10 @@ class Rule:
         """Of two rules with the same, one replaces the other without ending an alert."""
         return (self.key, self.metric, self.server, self.comparison)
 
+    def is_bad(self, value: float | None) -> bool:
+        """Whether an alert waits for, or fires at, such a value."""
+        return value is not None and isfinite(value) and _COMPARE[self.comparison](value, self.threshold)
+
 
 @dataclass(slots=True)
 class Episode:
@@ -121,7 +125,7 @@ class Track:
         if self.value is None:
             return self._missed(now)
         self.seen_at = now
-        bad = _COMPARE[self.rule.comparison](self.value, self.rule.threshold)
+        bad = self.rule.is_bad(self.value)
         if self.phase == "firing":
             return self._while_firing(not bad and self._is_clear(self.value), now)
         if not bad:
@@ -134,6 +138,11 @@ class Track:
         self.phase, self.well_since = "firing", None
         self.begins.append(now)
         return "firing"
+
+    def is_over(self, now: float) -> bool:
+        """Whether nothing is left of it that a new one would not have, too."""
+        rested = not self.begins or now - self.begins[-1] >= _RESTLESS_WITHIN_S
+        return self.phase == "ok" and now >= self.quiet_until and rested
 
     def end(self) -> None:
         """It fires no more."""

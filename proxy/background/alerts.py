@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Final
 
 from proxy.background.alert_states import Ended, Episode, Notice, Rule, Status, Track
@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from proxy.identity.uuid7 import RecordIds
     from proxy.log import Logger
 
-#: Series of one rule that are watched.
-_MOST_SERIES: Final = 1000
+#: Series of one rule that are not well, or were not of late.
+_MOST_SERIES: Final = 10_000
+#: Series that are looked at until requests have their turn.
+_SLICE: Final = 500
 #: Time that one look may spend on rules of tenants, seconds; the others have their turn with the next look.
 _BUDGET_S: Final = 0.1
 #: Episodes that wait to be written down; beyond that the oldest are in the log only.
@@ -60,7 +62,10 @@ class Alerts:
         #: Rules of tenants; the next one first.
         self._others: deque[Rule] = deque()
         self._next_rules: tuple[Rule, ...] | None = None
+        #: Only of series that are not well, or were not of late: there may be any number of others.
         self._tracks: dict[_Identity, dict[str, Track]] = {}
+        #: By key of the rule, the worst of the values that were seen last.
+        self._worst: dict[str, float] = {}
         #: Episodes that began or ended since somebody took them, in the order of time.
         self.changed: dict[UUID, Episode] = {}
         #: Alerts that began, notifications, and episodes for which there was no room in `changed`.
@@ -75,13 +80,7 @@ class Alerts:
 
     def last_values(self) -> dict[str, float]:
         """By key of the rule, the worst of its values."""
-        found: dict[str, float] = {}
-        for _, track in self._all():
-            rule, value = track.rule, track.value
-            if value is not None:
-                known = found.get(rule.key, value)
-                found[rule.key] = max(value, known) if rule.comparison.startswith(">") else min(value, known)
-        return found
+        return self._worst.copy()
 
     def configure(self, rules: Iterable[Rule]) -> None:
         """These are the rules from the next look on; alerts whose rule is gone end then."""
@@ -92,18 +91,14 @@ class Alerts:
         waited for."""
         self._take_rules()
         for rule in self._own:
-            self._look_at(rule)
-            await asyncio.sleep(0)
-        others, clock, spent_s = self._others, self._clocks.monotonic, 0.0
+            await self._look(rule)
+        others, spent_s = self._others, 0.0
         for _ in range(len(others)):
             if spent_s >= _BUDGET_S:
                 self.cut += 1
                 return
-            began = clock()
-            self._look_at(others[0])
             others.rotate(-1)
-            spent_s += clock() - began
-            await asyncio.sleep(0)
+            spent_s += await self._look(others[-1])
 
     def stop(self) -> None:
         """This process ends: who sees an alert of its would wait for the end for ever."""
@@ -121,6 +116,8 @@ class Alerts:
         self._own = [rule for rule in rules if rule.tenant == SYSTEM_TENANT]
         self._others = deque(rule for rule in rules if rule.tenant != SYSTEM_TENANT)
         by_identity = {rule.watched: rule for rule in rules}
+        keys = {rule.key for rule in rules}
+        self._worst = {key: value for key, value in self._worst.items() if key in keys}
         for identity, tracks in list(self._tracks.items()):
             rule = by_identity.get(identity)
             if rule is None:
@@ -131,18 +128,42 @@ class Alerts:
                 else:
                     track.rule = rule
 
-    def _look_at(self, rule: Rule) -> None:
+    async def _look(self, rule: Rule) -> float:
+        """Seconds that it took, without those of requests."""
+        pieces, clock, spent_s = self._look_at(rule), self._clocks.monotonic, 0.0
+        more = True
+        while more:
+            began = clock()
+            more = next(pieces, False)
+            spent_s += clock() - began
+            await asyncio.sleep(0)
+        return spent_s
+
+    def _look_at(self, rule: Rule) -> Iterator[bool]:
+        """True after each piece but the last."""
         values, tracks = self._values(rule), self._tracks.setdefault(rule.watched, {})
-        for series, value in islice(values.items(), _MOST_SERIES):
+        self._note_worst(rule, values)
+        for number, (series, value) in enumerate(values.items(), 1):
+            if not number % _SLICE:
+                yield True
             track = tracks.get(series)
             if track is None:
+                if not rule.is_bad(value) or len(tracks) >= _MOST_SERIES:
+                    continue
                 track = tracks[series] = Track(rule)
             self._step(track, series, value)
         for series in [series for series in tracks if series not in values]:
-            track = tracks[series]
-            self._step(track, series, None)
-            if track.phase == "ok" and self._clocks.monotonic() >= track.quiet_until:
-                del tracks[series]
+            self._step(tracks[series], series, None)
+        now = self._clocks.monotonic()
+        for series in [series for series, track in tracks.items() if track.is_over(now)]:
+            del tracks[series]
+
+    def _note_worst(self, rule: Rule, values: Mapping[str, float | None]) -> None:
+        known = [value for value in values.values() if value is not None and isfinite(value)]
+        if known:
+            self._worst[rule.key] = max(known) if rule.comparison.startswith(">") else min(known)
+        else:
+            self._worst.pop(rule.key, None)
 
     def _step(self, track: Track, series: str, value: float | None) -> None:
         outcome = track.take(value, self._clocks.monotonic())

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 #: Before every row.
 NEVER: Final = datetime(1, 1, 2, tzinfo=UTC)
-#: Rows deleted in one transaction, whatever a row says: they may all be in memory at a time, on their way to the archive.
+#: Rows deleted in one transaction, whatever a row says: on their way to the archive they are in memory, all at a time.
 MOST_ROWS: Final = 100_000
 #: So many days and more are for ever.
 FOR_EVER_DAYS: Final = 36_500

@@ -99,6 +99,40 @@ async def test_each_series_of_a_rule_fires_for_itself() -> None:
     assert watch.alerts.last_values() == {"k": 11}
 
 
+async def test_any_number_of_series_is_watched_and_none_of_them_is_overlooked() -> None:
+    """Nor does one fire for ever that has come to stand behind many others."""
+    watch = Watch(rule(cooldown_s=0))
+    well: dict[str, float | None] = {f"s{number}": 1.0 for number in range(3000)}
+    await watch.see(**well, last=11)
+    assert [each.series for each in watch.alerts.firing] == ["last"]
+    await watch.see(**{f"t{number}": 1.0 for number in range(3000)}, **well, last=1)
+    assert watch.alerts.firing == []
+    assert watch.log.lines[-1][1]["ended"] == "clear"
+    await watch.see(after_s=3600, **well, last=1)
+    assert watch.alerts._tracks == {rule().watched: {}}, "nothing is kept of what was well for long"
+    assert watch.alerts.last_values() == {"k": 1}
+    watch.alerts.configure([rule(key="other")])
+    await watch.see(a=None)
+    assert watch.alerts.last_values() == {}
+
+
+async def test_requests_go_first_also_within_many_series() -> None:
+    """Each few hundred of them."""
+    watch, turns = Watch(rule()), 0
+
+    async def request() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with asyncio.TaskGroup() as group:
+        other = group.create_task(request())
+        await watch.see(**{f"s{number}": 1.0 for number in range(5000)})
+        other.cancel()
+    assert turns >= 10
+
+
 async def test_notifications_of_a_begin_have_a_distance() -> None:
     """The log has each; of one that is over before its turn nobody hears, nor of its end."""
     watch = Watch(rule(cooldown_s=100))
