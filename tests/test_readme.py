@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shlex
 import subprocess
@@ -14,7 +15,7 @@ import yaml
 
 from proxy import cli, errors
 from proxy.config.loader import load
-from proxy.config.models import Listen
+from proxy.config.models import Listen, restart_keys
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 README: Final = (ROOT / "README.md").read_text()
@@ -105,6 +106,14 @@ def test_every_group_of_commands_is_shown() -> None:
     shown = {line.split()[0] for _, line in written_commands()}
     assert {"tenants", "keys", "servers", "bans", "breakers", "maintenance", "migrate"} <= shown
     assert {"audit", "spool", "retention", "alerts", "config"} <= shown
+
+
+def test_what_needs_a_restart_is_said() -> None:
+    """Every key that a reload leaves alone, and no other, in the page about the configuration."""
+    page = (ROOT / "docs/configuration.md").read_text()
+    [sentence] = re.findall(r"goes on serving\.([^;]*?)need a restart;", page)
+    compared = re.findall(r'\("([a-z_.]+)", old\.', inspect.getsource(restart_keys))
+    assert re.findall(r"`([a-z_.]+)`", sentence) == compared
 
 
 def test_client_config_prints_what_the_readme_promises(tmp_path: Path) -> None:
