@@ -8,6 +8,7 @@ from tests.proofs import alerts
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.alone
 def test_alerts_are_told_within_an_interval_and_a_second() -> None:
     """From their condition to the receiver, and their ends likewise."""
     found = alerts.figures(short=True)

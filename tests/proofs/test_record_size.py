@@ -8,6 +8,7 @@ from tests.proofs import record_size
 
 
 @pytest.mark.timeout(180)
+@pytest.mark.alone
 def test_a_big_record_is_searched_dropped_and_verified(capsys: pytest.CaptureFixture[str]) -> None:
     """Every forged row is named, and nothing else; times may be longer than in full length."""
     assert record_size.main(["--short"]) == 0

@@ -8,15 +8,15 @@ import pytest
 from tests.proofs.run import PROOFS
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize(
-    "name", ["revocation", *(pytest.param(name, marks=pytest.mark.alone) for name in ("outages", "strangers"))]
-)
+@pytest.mark.parametrize("name", ["revocation", "outages", "strangers"])
 def test_a_proof_meets_its_targets_in_its_short_form(name: str) -> None:
     """A few seconds, or a few for each kind of outage; latencies may be further apart than in full length."""
     assert PROOFS.run(name, short=True) == 0
 
 
+@pytest.mark.alone
 def test_a_proof_runs_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     """Two drains in short form, one without a delay: figures against targets, nothing failed."""
     assert PROOFS.main(["--short", "--only", "drain"]) == 0
