@@ -63,9 +63,10 @@ class BatchedStream:
                 self._hand_over()
 
     def close(self, timeout_s: float = 2.0) -> None:
-        """Write what is left, for at most `timeout_s`; lines that come later are lost. May be called again."""
+        """Write what is left, for at most `timeout_s`; lines that come later are lost. May be called again, and waits no
+        second time."""
         self.flush()
-        if self._thread is not None:
+        if self._thread is not None and not self._give_up.is_set():
             self._queue.put(None)
             self._thread.join(timeout_s)
         self._give_up.set()
