@@ -63,8 +63,7 @@ class BatchedStream:
                 self._hand_over()
 
     def close(self, timeout_s: float = 2.0) -> None:
-        """Write what is left, for at most `timeout_s`; lines that come later are lost. May be called again, and waits no
-        second time."""
+        """Write what is left, for at most `timeout_s`; later lines are lost. Called again, it does not wait."""
         self.flush()
         if self._thread is not None and not self._give_up.is_set():
             self._queue.put(None)
