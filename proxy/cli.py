@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Final, NoReturn, TextIO
 
-from proxy.commands.arguments import add_command, add_groups
+from proxy.commands.arguments import add_command, add_file, add_groups
 from proxy.commands.console import DONE, MISUSED, Misuse, load_config
 from proxy.commands.parser import Parser
 
@@ -80,6 +80,7 @@ def _parser() -> Parser:
         epilog="'mcp-manager COMMAND --help' says what a command takes.",
     )  # fmt: skip
     parser.add_argument("--version", action=_ShowVersion, nargs=0, help="print the version")
+    add_file(parser)
     parser.needs("COMMAND")
     commands = parser.add_subparsers(metavar="COMMAND")
     add_command(commands, "serve", _serve, "run the proxy")

@@ -36,12 +36,22 @@ def add_command(
     parser = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
     parser.set_defaults(command=command)
     if file:
-        default = os.environ.get("MCP_MANAGER_CONFIG") or "config.yaml"
-        parser.add_argument(
-            "-c", "--config", metavar="FILE", type=Path, default=Path(default),
-            help="configuration file (default: $MCP_MANAGER_CONFIG, else ./config.yaml)",
-        )  # fmt: skip
+        _add_file(parser)
     return parser
+
+
+def add_file(parser: argparse.ArgumentParser) -> None:
+    """Add the option for the configuration file, and its default, in front of all commands."""
+    _add_file(parser)
+    parser.set_defaults(config=Path(os.environ.get("MCP_MANAGER_CONFIG") or "config.yaml"))
+
+
+def _add_file(parser: argparse.ArgumentParser) -> None:
+    """The option, wherever it is given: what a command or group says of it goes over what stood before."""
+    parser.add_argument(
+        "-c", "--config", metavar="FILE", type=Path, default=argparse.SUPPRESS,
+        help="configuration file (default: $MCP_MANAGER_CONFIG, else ./config.yaml)",
+    )  # fmt: skip
 
 
 def add_groups(commands: Commands) -> None:
@@ -75,6 +85,7 @@ def _add_record(commands: Commands) -> None:
 
 def _group(commands: Commands, name: str, summary: str) -> Commands:
     parser = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+    _add_file(parser)
     parser.needs("ACTION")
     return parser.add_subparsers(metavar="ACTION", dest="action")
 
@@ -207,7 +218,7 @@ def _add_servers(actions: Commands) -> None:
 
 def _add_bans(actions: Commands) -> None:
     add = add_command(actions, "add", _bans, "block an address for a while")
-    add.add_argument("address", metavar="ADDRESS", type=values.address, help="an IPv6 address stands for its /64")
+    add.add_argument("address", metavar="ADDRESS", type=values.banned, help="an IPv6 address stands for its /64")
     add.add_argument(
         "--for", metavar="TIME", type=values.duration, default=_BLOCK, dest="length",
         help="how long: 15m, 1h, 30d (default: 1h)",

@@ -41,19 +41,20 @@ def run(given: Namespace) -> int:
 
 
 def _add(given: Namespace) -> int:
-    config = load_config(given)
-    if spares(policy_of(config), given.address):
+    config, (written, subject) = load_config(given), given.address
+    policy = policy_of(config)
+    if written in policy.spared or spares(policy, subject):
         raise Misuse(
             "an address that is never blocked: of this machine, in 'listen.trusted_proxies' or 'limits.blocking.allow'"
         )
     seconds = given.length.total_seconds()
     if seconds <= 0:
         raise Misuse("'--for' has to be longer than nothing: 15m, 1h, 30d")
-    ban = SharedBan(given.address, seconds, Why(OPERATOR, 0.0, 0, "", given.reason or ""), replace=True)
+    ban = SharedBan(subject, seconds, Why(OPERATOR, 0.0, 0, "", given.reason or ""), replace=True)
     _asked(config, Question(bans=[ban]))
     until = datetime.now(UTC) + timedelta(seconds=seconds)
     remark(f"blocked until {local(until)}")
-    _record(config, given.address, "blocked", {"seconds": round(seconds), "reason": given.reason or ""})
+    _record(config, subject, "blocked", {"seconds": round(seconds), "reason": given.reason or ""})
     return DONE
 
 

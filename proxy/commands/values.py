@@ -110,6 +110,11 @@ def address(text: str) -> str:
     return subject
 
 
+def banned(text: str) -> tuple[str, str]:
+    """An address as it is written, and what it counts as: of a /64 that is blocked one address may be spared."""
+    return text.removesuffix("/64"), address(text)
+
+
 def origin(text: str) -> str:
     """A value of `Origin`."""
     if _ORIGIN.fullmatch(text) is None or text.count("/") > len("//"):

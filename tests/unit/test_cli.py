@@ -72,6 +72,25 @@ def test_the_file_is_named_by_option_variable_or_habit(
     assert run(capsys, "check-config", "--config", "config.yaml")[1].startswith("ok: 2")
 
 
+@pytest.mark.parametrize(
+    "arguments", ["-c o.yaml check-config", "check-config -c o.yaml", "-c x check-config -c o.yaml"]
+)
+def test_the_option_for_the_file_stands_anywhere(
+    arguments: str, file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last word counts, and the variable only where there is none."""
+    file.with_name("o.yaml").write_text("servers: {a: {url: 'http://x/'}}\n")
+    monkeypatch.setenv("MCP_MANAGER_CONFIG", "nowhere.yaml")
+    assert run(capsys, *arguments.split())[1].startswith("ok: 1")
+
+
+@pytest.mark.parametrize("arguments", ["-c x.yaml tenants list", "tenants -c x.yaml list", "tenants list -c x.yaml"])
+@pytest.mark.usefixtures("file")
+def test_the_option_stands_before_and_behind_a_group(arguments: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A person need not know which word it belongs to."""
+    assert run(capsys, *arguments.split()) == (2, "", "x.yaml: cannot be read: No such file or directory\n")
+
+
 @pytest.mark.parametrize("command", [["check-config"], ["client-config", "a"], ["serve"]])
 @pytest.mark.parametrize("path", ["no/such.yaml", ".", "", "/dev/zero", "x" * 5000, "config.yaml/x"])
 @pytest.mark.usefixtures("file")

@@ -77,6 +77,7 @@ def test_the_newest_word_of_an_operator_counts(blocking: Operator) -> None:
     ("arguments", "sentence"),
     [
         (("add", "127.0.0.1"), "never blocked"),
+        (("add", "::1"), "never blocked"),
         (("add", "10.1.2.3"), "trusted_proxies"),
         (("add", "198.51.100.7"), "limits.blocking.allow"),
         (("add", "192.0.2.1", "--for", "0"), "longer than nothing"),

@@ -15,7 +15,8 @@ from proxy.identity.keys import PepperRing, mint
 
 KINDS = (
     values.slug, values.name, values.count, values.positive, values.duration, values.moment, values.key_id,
-    values.network, values.address, values.origin, values.pattern, values.header, values.option, values.text,
+    values.network, values.address, values.banned, values.origin, values.pattern, values.header, values.option,
+    values.text,
 )  # fmt: skip
 
 
@@ -36,6 +37,8 @@ KINDS = (
         (values.address, "::ffff:192.0.2.1", "192.0.2.1"),
         (values.address, "2001:DB8:1:2:3::4", "2001:db8:1:2::/64"),
         (values.address, "2001:db8:1:2::/64", "2001:db8:1:2::/64"),
+        (values.banned, "::1", ("::1", "::/64")),
+        (values.banned, "2001:db8::/64", ("2001:db8::", "2001:db8::/64")),
         (values.origin, "https://a.example:8443", "https://a.example:8443"),
         (values.origin, "vscode-webview://x", "vscode-webview://x"),
         (values.pattern, "git*", "git*"),
@@ -76,6 +79,7 @@ def test_a_value_is_what_it_stands_for(kind: Callable[[str], object], text: str,
         (values.address, "planted.example"),
         (values.address, "192.0.2.0/24"),
         (values.address, "192.0.2.1/64"),
+        (values.banned, "planted.example"),
         (values.origin, "https://planted.example/"),
         (values.origin, "https://planted.example/path"),
         (values.origin, "planted"),
