@@ -13,6 +13,7 @@ from argparse import Namespace
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from errno import ENOSPC
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -42,6 +43,8 @@ def run(given: Namespace) -> int:
     try:
         return {"status": _status, "replay": _replay, "quarantine": _quarantine}[given.action](given, config, spool)
     except OSError as error:
+        if isinstance(error, BrokenPipeError) or (error.errno == ENOSPC and error.filename is None):
+            raise  # it is the output
         raise Misuse(f"the spool cannot be used: {error}") from None
 
 

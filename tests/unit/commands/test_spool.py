@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
@@ -10,6 +11,7 @@ from uuid import UUID
 import orjson
 import pytest
 
+from proxy.commands import spool as commands
 from proxy.spool import layout
 from proxy.spool.adoption import adopt, orphans
 from proxy.spool.checkpoint import Checkpoint, save
@@ -239,6 +241,21 @@ def test_a_journal_that_cannot_be_used_is_listed_beside_the_others(
     assert shown["size"] == 2 * shown["waiting"] > 0
     code, _, err = operator.run("spool", "replay")
     assert (code, f"{bad.name} cannot be used" in err, len(operator.rows(ROWS))) == (1, True, 2)
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), OSError(28, "No space left on device")], ids=str)
+def test_an_output_that_cannot_be_written_is_not_the_spool(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    """Such as a pipe without a reader; whoever runs commands says what it is."""
+
+    def show_json(value: object) -> None:
+        raise error
+
+    monkeypatch.setattr(commands, "show_json", show_json)
+    with pytest.raises(type(error)) as raised:
+        commands.run(Namespace(action="status", json=True, config=str(operator.config)))
+    assert raised.value is error
 
 
 def test_a_spool_that_cannot_be_read_is_said_in_a_sentence(operator: Operator, spool: Path) -> None:
