@@ -20,10 +20,12 @@ from proxy.commands.connection import change
 from proxy.commands.console import DONE, Misuse, load_config, remark, show_json, show_table
 from proxy.config.alerts import Alerts, Webhook, clear_of
 from proxy.config.models import Config
+from proxy.config.overrides import Override, overridden
 from proxy.config.units import duration_text
 from proxy.identity.records import SYSTEM_TENANT
 from proxy.identity.uuid7 import RecordIds
-from proxy.store import alerts, tenants
+from proxy.store import alerts, system_configs, tenants
+from proxy.store.database import Session
 
 _FAILED: Final = 1
 _EVENT_COLUMNS: Final = (
@@ -47,18 +49,26 @@ def _list(given: Namespace) -> int:
         )
         _show(given, rows, _EVENT_COLUMNS)
         return DONE
-    rules = list(_of_file(config.alerts)) if given.tenant in (None, tenants.SYSTEM) else []
+    stored: list[dict[str, Any]] = []
     if config.postgres is not None:
-        stored = change(config, lambda session: alerts.listed(session, given.tenant))
-        rules += [{"from": "row", **row, "state": row["state"] if row["is_enabled"] else "off"} for row in stored]
+        stored, settings = change(config, lambda session: _stored(session, given.tenant))
+        config = overridden(config, settings).config  # as it is in force
     elif given.tenant not in (None, tenants.SYSTEM):
         raise Misuse("there are no tenants without 'postgres' in the configuration")
+    rules = list(_of_file(config.alerts)) if given.tenant in (None, tenants.SYSTEM) else []
+    rules += [{"from": "row", **row, "state": row["state"] if row["is_enabled"] else "off"} for row in stored]
     if given.json:
         show_json(rules)
         return DONE
     headings = ("FROM", "TENANT", "NAME", "SERVER", "CONDITION", "FOR", "SEVERITY", "STATE", "LAST VALUE")
     show_table(headings, [_cells(rule) for rule in rules])
     return DONE
+
+
+async def _stored(session: Session, tenant: str | None) -> tuple[list[dict[str, Any]], list[Override]]:
+    """Rules that are rows, and settings that rows change for everyone."""
+    settings = await system_configs.listed(session, tenants.SYSTEM)
+    return await alerts.listed(session, tenant), [Override(each.key, each.value) for each in settings]
 
 
 def _of_file(settings: Alerts) -> Iterator[dict[str, Any]]:

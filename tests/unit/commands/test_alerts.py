@@ -81,6 +81,19 @@ def test_rules_of_the_file_and_of_rows_are_listed(acme: Here) -> None:
     assert any(line.split()[:7] == ["file", "system", "mine", "-", "p50_ms", ">", "5"] for line in lines)
 
 
+def test_rules_are_listed_as_rows_of_settings_have_changed_them(acme: Here, operator: Operator) -> None:
+    """What is in force, not what the file says."""
+    for key, value in (("p99.threshold", "7"), ("loop_lag.enabled", "false"), ("nobody.threshold", "1")):
+        operator.rows(
+            "INSERT INTO system_configs (tenant_id, key, value) SELECT id, $1, $2::text::jsonb FROM tenants"
+            " WHERE slug = 'system'", f"alerts.rules.{key}", value,
+        )  # fmt: skip
+    rules = {rule["name"]: rule for rule in acme.result("list", "--tenant", "system")}
+    assert (rules["p99"]["threshold"], rules["p99"]["clear_threshold"]) == (7, 6.3)
+    assert "loop_lag" not in rules and "error_rate" in rules
+    assert [rule["name"] for rule in acme.result("list", "--tenant", "acme")] == ["slow"]
+
+
 def test_what_fires_and_what_fired_is_listed_by_instance(acme: Here) -> None:
     """The newest first."""
     assert [row["instance"] for row in acme.result("list", "--firing")] == ["replica-1"]
