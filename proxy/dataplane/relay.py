@@ -163,6 +163,8 @@ async def _relay_events(ctx: RequestContext, answer: Answer, parts: Parts, idle_
         stream.passed(len(chunk), ctx.first_byte_at)
         await _copy_events(ctx, answer, stream, parts.clock, chunk)
     except asyncio.CancelledError:
+        if stream.answered:  # MCP ends the stream behind its response; many clients do not wait for that
+            ctx.outcome = ctx.outcome or "ok"
         task = asyncio.current_task()
         if stream.cut or not stream.ending or ctx.exchange.gone or task is None:
             raise
@@ -202,6 +204,8 @@ async def _copy_events(
             exchange.finish(chunk)
             return
         exchange.write(chunk)
+        if stream.last is not None:
+            stream.last.feed(chunk, tracker)
         if exchange.paused:
             await exchange.drain()
         if stream.ending and tracker.at_boundary:
@@ -221,8 +225,9 @@ async def _next(answer: Answer, idle_s: float) -> bytes:
 
 def _end_drained(ctx: RequestContext, stream: OpenStream) -> None:
     """A stream nobody waits on ends in order; one that still owes an answer must not look as if it had given it."""
-    ctx.outcome = "drained"
-    if stream.owes:
+    answered = stream.answered
+    ctx.outcome = "ok" if answered else "drained"
+    if stream.owes and not answered:
         ctx.exchange.abort()
     else:
         ctx.exchange.finish()

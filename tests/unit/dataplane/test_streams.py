@@ -73,6 +73,22 @@ async def test_only_listening_streams_end_at_once(method: str, listens: bool) ->
     assert len(streams) == 0
 
 
+@pytest.mark.parametrize(
+    ("body", "answered"),
+    [(b'{"jsonrpc":"2.0","id":1,"method":"tools/call"}', True), (b'[{"jsonrpc":"2.0","id":1,"method":"ping"}]', False)],
+    ids=["one", "batch"],
+)
+async def test_a_stream_has_given_its_answer_with_its_first_response(body: bytes, answered: bool) -> None:
+    """Of a batch there may be more to come."""
+    stream = Streams().open(ask(SNAPSHOT, "/up/mcp", body=body))
+    assert not stream.answered
+    if stream.last is not None:
+        response = b'data: {"jsonrpc":"2.0","id":1,"result":{}}\n\n'
+        stream.tracker.feed(response)
+        stream.last.feed(response, stream.tracker)
+    assert stream.answered is answered
+
+
 @pytest.mark.parametrize("method", ["GET", "tools/call"])
 async def test_with_the_grace_every_stream_ends(method: str) -> None:
     """Whatever it is for."""

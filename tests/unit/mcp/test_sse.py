@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from proxy.errors import UpstreamFailed
-from proxy.mcp.sse import MAX_FIRST_EVENT, BoundaryTracker, FirstEvent
+from proxy.mcp.sse import MAX_FIRST_EVENT, BoundaryTracker, FirstEvent, LastEvent
 
 STREAMS = st.lists(
     st.sampled_from(
@@ -196,3 +196,69 @@ def test_a_stream_in_single_bytes_is_searched_once() -> None:
     assert [first.feed(chunk) for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
     assert first.endpoint == "/m"
     assert time.process_time() - started < 2
+
+
+# --- the last event -------------------------------------------------------------------------------------------------
+
+EVENTS = st.lists(
+    st.sampled_from(
+        [
+            (b'data: {"jsonrpc":"2.0","id":1,"result":{}}', True),
+            (b'id: 7\nevent: message\ndata:{ "result" : {"method":"x"}, "id" : "a"}', True),
+            (b'data: {"id":null,"error":{"code":-32000},"jsonrpc":"2.0"}', True),
+            (b'data: {"jsonrpc":"2.0","id":"' + b"i" * 300 + b'","result":"' + b"r" * 5000 + b'"}', True),
+            (b'data: {"jsonrpc":"2.0","id":1,"method":"sampling/createMessage"}', False),
+            (b'data: {"method":"notifications/progress","params":{"result":1}}', False),
+            (b'data: {"id":"\\",\\"result\\":","method":"m"}', False),
+            (b'event: {"result":1}\ndata: x', False),
+            (b": ping", False),
+            (b"", False),
+        ]
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+def last_of(*chunks: bytes) -> LastEvent:
+    """What is remembered of a stream of these chunks."""
+    tracker, last = BoundaryTracker(), LastEvent()
+    for chunk in chunks:
+        tracker.feed(chunk)
+        last.feed(chunk, tracker)
+    return last
+
+
+@given(EVENTS, st.sampled_from([b"\n", b"\r\n"]), st.lists(st.integers(0, 6000), max_size=6))
+def test_a_response_that_came_last_is_known(events: list[tuple[bytes, bool]], end: bytes, cuts: list[int]) -> None:
+    """Once it is complete, and not before, whatever the chunks. What is no response passes for one only behind one, when the
+    empty line between them was torn."""
+    stream = b"".join(text.replace(b"\n", end) + end * 2 for text, _ in events)
+    chunks = cut(stream, cuts)
+    known = last_of(*chunks).is_response
+    torn = any(b"".join(chunks[: place + 1]).endswith((b"\n", b"\r")) for place in range(len(chunks) - 1))
+    if not torn and events[-1][0]:
+        assert known is events[-1][1]
+    elif known:
+        assert any(response for _, response in events)
+    assert not last_of(*chunks, b"data: {").is_response
+
+
+def test_an_endless_event_costs_no_more_than_its_beginning() -> None:
+    """Neither memory nor time grows with what came."""
+    last = last_of(b'data: {"jsonrpc":"2.0","id":1,"result":"', *[b"x" * 65536] * 100, b'"}\n\n')
+    assert last.is_response
+    assert len(last._opening) < 4096
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b'data: {"id":1,' * 80, b"data: {" + b'"id":1,' * 150, b"data:" + b" " * 1100, b"\rdata:{" * 150],
+    ids=["messages", "members", "blanks", "lines"],
+)
+def test_no_beginning_makes_the_reading_slow(text: bytes) -> None:
+    """Bytes that look like a response for as long as possible."""
+    last = last_of(text[:1022] + b"\n\n")
+    began = time.process_time()
+    assert not last.is_response
+    assert time.process_time() - began < 0.05
