@@ -231,8 +231,8 @@ def last_of(*chunks: bytes) -> LastEvent:
 
 @given(EVENTS, st.sampled_from([b"\n", b"\r\n"]), st.lists(st.integers(0, 6000), max_size=6))
 def test_a_response_that_came_last_is_known(events: list[tuple[bytes, bool]], end: bytes, cuts: list[int]) -> None:
-    """Once it is complete, and not before, whatever the chunks. What is no response passes for one only behind one, when the
-    empty line between them was torn."""
+    """Once it is complete, and not before, whatever the chunks. What is no response passes for one only behind one,
+    when the empty line between them was torn."""
     stream = b"".join(text.replace(b"\n", end) + end * 2 for text, _ in events)
     chunks = cut(stream, cuts)
     known = last_of(*chunks).is_response
