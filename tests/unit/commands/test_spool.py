@@ -254,7 +254,7 @@ def test_an_output_that_cannot_be_written_is_not_the_spool(
 
     monkeypatch.setattr(commands, "show_json", show_json)
     with pytest.raises(type(error)) as raised:
-        commands.run(Namespace(action="status", json=True, config=str(operator.config)))
+        commands.run(Namespace(action="status", json=True, config=operator.config))
     assert raised.value is error
 
 
