@@ -196,7 +196,7 @@ def _add_more_keys(actions: Commands) -> None:
 def _add_servers(actions: Commands) -> None:
     add = add_command(actions, "add", _servers, "register a server")
     add.add_argument("name", metavar="NAME", type=values.text, help="clients reach it at /NAME/mcp")
-    add.add_argument("url", metavar="URL")
+    add.add_argument("url", metavar="URL", help="where it is: https://host/path")
     _add_owner(add)
     add.add_argument("--transport", choices=_TRANSPORTS, default=_TRANSPORTS[0], help="(default: streamable_http)")
     _add_several(add, "--header", "'NAME: VALUE'", values.header, "sent with every request; ${NAME} is a variable")
