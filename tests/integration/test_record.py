@@ -13,7 +13,7 @@ from tests.harness import json_answer
 from tests.integration.identified import Identified, Key, api_key, call, command, identified, stream_of, streaming
 
 #: Records are in PostgreSQL within this time, seconds; it takes 0.3.
-WRITTEN_S = 10.0
+WRITTEN_S = 30.0
 SECRET = "ghp_" + "A1b2C3d4E5f6G7h8I9j0K1l2M3n4O5p6Q7r8"
 
 
