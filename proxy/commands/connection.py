@@ -34,7 +34,7 @@ _PATIENCE: Final = PostgresTimeouts.model_validate({"connect": "10s", "acquire":
 _TURN_S: Final = 60
 _STEP_S: Final = 0.02
 #: How long we look for the reason why PostgreSQL cannot be used, seconds.
-_REASON_S: Final = 5.0
+_REASON_S: Final = 10.0
 _FAILURES: Final = (EmbeddedError, MigrationError, Rejected)
 
 
