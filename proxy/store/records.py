@@ -18,6 +18,7 @@ import orjson
 from proxy.audit.chain import Chains, Draft, Head, Link, begin
 from proxy.audit.columns import COLUMNS, NAMES, PLACE, Unfit, Value, is_plain, line, read, tenant_of, values
 from proxy.store.failures import REFUSED, Unusable
+from proxy.store.observations import patient
 from proxy.store.pool import Unavailable
 
 if TYPE_CHECKING:
@@ -138,10 +139,10 @@ def _composite(values: Sequence[Value]) -> str:
 
 @asynccontextmanager
 async def writing(database: Database) -> AsyncIterator[Session]:
-    """A transaction for rows and heads, whose beginning and end may fail as any statement may. Raises Repeated,
-    Unusable, Unavailable."""
+    """A transaction for rows and heads, whose end may fail as any statement may. Raises Repeated, Unusable,
+    Unavailable."""
     with _told_apart():
-        async with database.audit() as session:
+        async with patient(database.audit()) as session:
             yield session
 
 

@@ -89,6 +89,18 @@ async def test_a_database_without_tables_is_away(tmp_path: Path) -> None:
         assert await send(means, batch) == ("away", "InsufficientPrivilegeError")
 
 
+async def test_a_role_that_is_not_there_yet_refuses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostgreSQL calls it a wrong value; it is none of the record's."""
+    monkeypatch.setattr("proxy.store.database._AUDIT", "mcp_manager_to_come")
+    async with (
+        migrated_database() as name,
+        opened(name, statement_s=10.0) as database,
+        means_of(database, tmp_path) as means,
+    ):
+        batch = await make(means, call(1), 0, Chains("j/1").draft())
+        assert await send(means, batch) == ("away", "InvalidParameterValueError")
+
+
 @pytest.mark.parametrize(
     ("condition", "fate"),
     [
