@@ -11,7 +11,7 @@ import pytest
 
 from tests.integration.identified import Identified, Key, api_key, command, identified
 
-#: What is seen is written within 5 s of a change.
+#: What is seen is written within 5 s of a change, on a machine that is not busy.
 WRITTEN_S = 30.0
 STATES = "SELECT b.state, b.open_count, b.last_failure FROM circuit_breakers AS b JOIN mcp_servers AS s" \
     " ON s.id = b.server_id WHERE s.name = $1"  # fmt: skip
