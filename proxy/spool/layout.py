@@ -101,6 +101,9 @@ def put_file(path: Path, content: bytes) -> None:
         with open(descriptor, "wb", closefd=False) as file:
             file.write(content)
         os.fsync(descriptor)
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise
     finally:
         os.close(descriptor)
     new.replace(path)

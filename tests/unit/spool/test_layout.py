@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from proxy.spool import layout
+from tests.unit.spool.test_writer import largest_file
 
 
 def test_an_empty_or_absent_spool_has_nothing(tmp_path: Path) -> None:
@@ -76,4 +77,7 @@ def test_a_small_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
     for content in (b"one", b""):
         layout.put_file(tmp_path / "file", content)
         assert (tmp_path / "file").read_bytes() == content
+    with largest_file(100), pytest.raises(OSError):
+        layout.put_file(tmp_path / "file", bytes(1000))  # what was written of it takes no room on a full disk
+    assert (tmp_path / "file").read_bytes() == b""
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
