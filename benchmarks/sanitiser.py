@@ -3,8 +3,9 @@
     python -m benchmarks.sanitiser [--short]
 
 Recall is the share of values in whose copy nothing of what was planted is left; false positives are harmless values
-that did not come back as they were. Both corpora are drawn anew for each seed. The sets that were held out while the
-rules were made are measured apart and have no target. The last line is `failed: N`.
+that did not come back as they were. Both corpora are drawn anew for each seed. The sets that were written without a
+look at the rules are measured apart and have no target here: the rules have learned from them since, and a test keeps
+what they learned. The last line is `failed: N`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from tests.unit.audit.corpus import Case
 from tests.unit.audit.corpus.harmless import harmless
 from tests.unit.audit.corpus.heldout import heldout_harmless, heldout_secrets
 from tests.unit.audit.corpus.secrets import secrets
+from tests.unit.audit.corpus.unseen_first import first_unseen
+from tests.unit.audit.corpus.unseen_second import second_unseen
 
 LEAST_SHAPES: Final = 200
 RECALL: Final = 99.0
@@ -98,6 +101,12 @@ def corpora(seeds: int) -> list[rig.Figure]:
     held, other = list(heldout_secrets(1)), list(heldout_harmless())
     print(f"held_out_recall_percent: {100 - 100 * len(missed(held)) / len(held):.2f} of {len(held)}")
     print(f"held_out_false_positives_percent: {100 * len(mistaken(other)) / len(other):.2f} of {len(other)}")
+    for name, unseen in (("first", first_unseen), ("second", second_unseen)):
+        theirs, others = unseen(1)
+        print(f"{name}_unseen_recall_percent: {100 - 100 * len(missed(theirs)) / len(theirs):.2f} of {len(theirs)}")
+        print(
+            f"{name}_unseen_false_positives_percent: {100 * len(mistaken(others)) / len(others):.2f} of {len(others)}"
+        )
     return [
         rig.Figure("secrets missed", 100 - recall, 100 - RECALL, "%"),
         rig.Figure("harmless values mistaken", false, FALSE_POSITIVES, "%"),

@@ -5,11 +5,16 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from benchmarks.sanitiser import missed, mistaken
 from tests.unit.audit.corpus import Case
 from tests.unit.audit.corpus.heldout import heldout_harmless, heldout_secrets
+from tests.unit.audit.corpus.unseen_first import first_unseen
+from tests.unit.audit.corpus.unseen_second import second_unseen
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -24,6 +29,10 @@ def test_secrets_are_found_and_nothing_else() -> None:
         "false_positives_percent",
         "held_out_recall_percent",
         "held_out_false_positives_percent",
+        "first_unseen_recall_percent",
+        "first_unseen_false_positives_percent",
+        "second_unseen_recall_percent",
+        "second_unseen_false_positives_percent",
     ]
 
 
@@ -32,6 +41,20 @@ def test_what_was_held_out_does_not_get_worse() -> None:
     secrets, harmless = list(heldout_secrets(1)), list(heldout_harmless())
     assert len(missed(secrets)) <= len(secrets) * 5 // 100
     assert mistaken(harmless) == []
+
+
+@pytest.mark.parametrize(
+    ("unseen", "missing", "wrong"),
+    [(first_unseen, 1.5, 0.5), (second_unseen, 9.5, 0.5)],
+)
+def test_what_was_learned_from_unseen_sets_is_kept(
+    unseen: Callable[[int], tuple[list[Case], list[Case]]], missing: float, wrong: float
+) -> None:
+    """At most so many of a hundred secrets are missed, and so many look-alikes taken for some."""
+    secrets, plain = unseen(1)
+    assert min(len(secrets), len(plain)) >= 200
+    assert len(missed(secrets)) <= len(secrets) * missing / 100, missed(secrets)
+    assert len(mistaken(plain)) <= len(plain) * wrong / 100, mistaken(plain)
 
 
 def test_a_miss_and_a_mistake_are_seen() -> None:

@@ -19,8 +19,8 @@ _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\dA-Z_]+|\d+")
 
 #: Last words that say nothing about what the value is.
 _TRAILING: Final = frozenset(
-    """value plain plaintext raw base64 b64 hash hashed string str text old new current confirm confirmation confirmed
-    repeat again prod production dev test staging live env""".split()  # noqa: SIM905
+    """value plain plaintext raw base64 b64 hex pem der jwk hash hashed string str text old new current confirm
+    confirmation confirmed repeat again private prod production dev test staging live env default base seed""".split()  # noqa: SIM905
 )
 #: Before `token`: a place in a list, a piece of text, or how much was read; no credential.
 _PLACES: Final = frozenset(
@@ -28,12 +28,17 @@ _PLACES: Final = frozenset(
     eos bos unk mask sep cls max min num total prompt completion input output used remaining cached reasoning per
     special change batch first last nlp design lookahead""".split()  # noqa: SIM905
 )
+#: Before `token`: nothing else is meant.
+_STRONG: Final = frozenset("auth access api bearer refresh session security".split())  # noqa: SIM905
+#: Before `code`: one that lets somebody in.
+_CODES: Final = frozenset("unlock access security verification confirmation login auth mfa otp door".split())  # noqa: SIM905
 #: Before `key`: a secret one.
 _KEYS: Final = frozenset(
     """api secret private access encryption encrypt decryption signing sign auth authentication master session account
     shared storage service ssh hmac deploy admin client consumer app application write root recovery seal unseal webhook
     bot subscription host function jwt aes rsa gpg pgp tls ssl license licence product ingest server project wallet
-    vault merchant upload rest integration developer dev partner security crypto symmetric""".split()  # noqa: SIM905
+    vault merchant upload rest integration developer dev partner security crypto symmetric write preshared
+    """.split()  # noqa: SIM905
 )
 #: Ends of names that are written in one word.
 _ENDS: Final = (
@@ -44,15 +49,27 @@ _ENDS: Final = (
     ("refreshtoken", "token"), ("idtoken", "token"), ("bearertoken", "token"), ("sessiontoken", "token"),
     ("securitytoken", "token"), ("apitoken", "token"), ("bottoken", "token"), ("csrftoken", "token"),
     ("usertoken", "token"), ("sessionid", "session"), ("sessid", "session"), ("sessionkey", "session"),
+    ("presharedkey", "password"), ("keysecret", "secret"), ("writekey", "api_key"),
+    *((f"{of}{word}", "password")
+      for of in "store key trust db user root admin smtp mail bind ssh ftp ldap vnc rsync".split()  # noqa: SIM905
+      for word in ("pass", "pw", "pwd")),
 )  # fmt: skip
+#: Password in other languages, each as it is written and without its accents.
+ABROAD: Final = tuple(
+    """passwort passwortes kennwort contraseña clave senha wachtwoord lösenord lösenordet adgangskode adgangskoden
+    passord passordet hasło hasła haslo heslo geslo jelszó parola şifre şifresi salasana лозинка парола пароль пароля
+    пароли паролем гасло κωδικός סיסמה סיסמא הסיסמה 密码 密碼 口令 パスワード 暗証番号 비밀번호 암호 पासवर्ड รหัสผ่าน
+    """.split()  # noqa: SIM905
+)
 #: What stands in examples and templates instead of a secret, or is a setting.
 _HARMLESS: Final = frozenset(
     """string str text required optional none null nil undefined true false yes no on off hidden masked redacted secret
     password token bytes any boolean number integer object array include omit same-origin basic bearer digest oauth
     oauth2 apikey api_key api-key ntlm negotiate iam empty unset default auto prompt ok pass passed
-    fail failed %s %d %r ?""".split()  # noqa: SIM905
+    fail failed %s %d %r ? ~""".split()  # noqa: SIM905
 )
-_TEMPLATES: Final = ("$", "<", "{{", "%(", "%{", "[redacted", "***", "...", "•", "process.env", "os.environ", "env:",
+_TEMPLATES: Final = ("your_", "your-", "your ", "insert_", "replace_", "replace-", "enter_",
+                     "$", "<", "{{", "%(", "%{", "[redacted", "***", "...", "•", "process.env", "os.environ", "env:",
                      "env.", "secrets.", "vault:", "!vault", "!ref", "!sub", "!secret", "!env",
                      "op://", "arn:aws:", "projects/")  # fmt: skip
 
@@ -76,6 +93,9 @@ def looks_random(text: str) -> bool:
         return False
     if _DIGIT.search(text) is None and sum(map(len, _HUMP.findall(text))) * 4 >= len(text) * 3:  # CamelCase, or words
         return False
+    joined = "_" in text if text.isupper() else not text.islower()
+    if joined and sum(map(len, _PART.findall(text))) * 5 >= len(text) * 4:  # the same with a few numbers
+        return False
     return entropy(text) >= (3.0 if len(text) < 24 else 3.2)
 
 
@@ -89,6 +109,11 @@ _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}
 _RUN: Final = re.compile(r"[A-Za-z0-9]{10}")
 _DIGIT: Final = re.compile("[0-9]")
 _HUMP: Final = re.compile("[A-Z]?[a-z]{2,}|[A-Z]{4,}")
+_PATH: Final = re.compile(r"[~.]{0,2}(?:/[\w.@-]+){2,}/?")
+_PART: Final = re.compile(r"[A-Z]?[a-z]{3,}|[A-Z]{5,}|(?<!\d)\d{1,3}(?!\d)|_")
+_VERSION: Final = re.compile(r"[\^~<>=v]{0,2}\d+\.\d+\.\d+(?:[-+.][\w.]+)?")
+_PLACE: Final = re.compile(r"%\w+%|#[0-9a-f]{3,8}")
+_ENVIRONMENT: Final = re.compile(r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+")
 _SIMPLE: Final = re.compile(r"[A-Za-z]+|\d{1,4}")
 _SOCIAL: Final = re.compile(r"\d{3}-?\d{2}-?\d{4}")
 
@@ -96,11 +121,26 @@ _SOCIAL: Final = re.compile(r"\d{3}-?\d{2}-?\d{4}")
 def is_template(text: str) -> bool:
     """Whether a text stands for a value that is somewhere else, or says of what kind it is."""
     low = text.strip().lower()
-    return not low or low in _HARMLESS or low.startswith(_TEMPLATES) or not low.strip("*x.-_ ")
+    return (
+        not low
+        or low in _HARMLESS
+        or low.strip("[](){}") in _HARMLESS
+        or low.startswith(_TEMPLATES)
+        or not low.strip("*x.-_ ")
+        or _PLACE.fullmatch(low) is not None
+    )
+
+
+def is_word(text: str) -> bool:
+    """A word of a language, or a name in a program: letters, with dots and the like between them."""
+    letters = text.replace("_", "").replace("-", "").replace(".", "").replace("[]", "")
+    return letters.isalpha() and not looks_random(text)
 
 
 def _anything(text: str) -> bool:
-    return not is_template(text)
+    if is_template(text) or _VERSION.fullmatch(text) is not None or _ENVIRONMENT.fullmatch(text) is not None:
+        return False
+    return _PATH.fullmatch(text) is None or looks_random(text)
 
 
 def _no_path(text: str) -> bool:
@@ -115,6 +155,16 @@ def _token(text: str) -> bool:
 
 def _random(text: str) -> bool:
     return not is_template(text) and looks_random(text)
+
+
+def _strong(text: str) -> bool:
+    """Beside a name of two words that means nothing else, a short one counts also."""
+    return not is_template(text) and " " not in text and len(text) >= (16 if text.isalpha() else 4)
+
+
+def _code(text: str) -> bool:
+    """One-time codes, and what they are made from (RFC 6238)."""
+    return _digits(4, 10)(text) or (5 <= len(text) <= 64 and " " not in text and any(map(str.isdigit, text)))
 
 
 def _digits(least: int, most: int) -> Callable[[str], bool]:
@@ -137,16 +187,18 @@ def _words(text: str) -> bool:
 _PASSWORD: Final = Kind("password", _anything, numbers=True)
 _SECRET: Final = Kind("secret", _anything, numbers=True)
 _TOKEN: Final = Kind("token", _token)
-_API_KEY: Final = Kind("api_key", _token)
+_STRONG_TOKEN: Final = Kind("token", _strong)
+_API_KEY: Final = Kind("api_key", _strong)
 _WEAK_KEY: Final = Kind("key", _random)
+#: The word before `token` -> what it promises, if that is not what any token does.
+_ABOUT_TOKENS: Final = {**dict.fromkeys(_PLACES), **dict.fromkeys(_STRONG, _STRONG_TOKEN)}
 _BY_KIND: Final = {
     "password": _PASSWORD, "secret": _SECRET, "token": _TOKEN, "api_key": _API_KEY,
     "private_key": Kind("private_key", _anything), "session": Kind("session", _random),
 }  # fmt: skip
-#: Also as others call it.
 _PASSWORDS: Final = (
-    "password", "passwords", "passwd", "passphrase", "passcode", "userpass", "passwort", "kennwort", "wachtwoord",
-    "senha", "contrasena", "contraseña", "motdepasse", "haslo", "пароль",
+    "password", "passwords", "passwd", "passphrase", "passcode", "userpass", "psk", "motdepasse", "contrasena",
+    "losenord", "jelszo", "sifre", *ABROAD,
 )  # fmt: skip
 #: The last word of a name -> what it promises.
 _LAST: Final = {
@@ -157,13 +209,17 @@ _LAST: Final = {
     **dict.fromkeys(("credential", "credentials", "creds"), Kind("credentials", _anything)),
     "token": _TOKEN, "pat": Kind("token", _random), "tokens": Kind("token", _random),
     "apikey": _API_KEY, "apikeys": _API_KEY, "authorization": Kind("authorization", _anything),
-    **dict.fromkeys(("auth", "bearer", "jwt", "session", "sid", "signature", "sig", "verifier", "assertion", "sas"),
+    **dict.fromkeys(("auth", "bearer", "jwt", "session", "sid", "signature", "sig", "verifier", "assertion", "sas",
+                     "csrf", "xsrf"),
                     Kind("token", _random)),
     **dict.fromkeys(("cookie", "cookies"), Kind("cookie", lambda text: "=" in text or looks_random(text))),
+    **dict.fromkeys(("ticket", "samlresponse", "samlrequest"), Kind("token", _random)),
+    **dict.fromkeys(("securityanswer", "secretanswer"), _PASSWORD),
+    **dict.fromkeys(("accountnumber", "routingnumber"), Kind("account", _digits(6, 17), numbers=True)),
     **dict.fromkeys(("cvv", "cvv2", "cvc", "cvc2"), Kind("cvv", _digits(3, 4), numbers=True)),
     **dict.fromkeys(("pin", "pincode"), Kind("pin", _digits(4, 12), numbers=True)),
     **dict.fromkeys(("otp", "totp", "mfacode", "otpcode", "twofactorcode", "verificationcode", "timecode"),
-                    Kind("otp", _digits(4, 10), numbers=True)),
+                    Kind("otp", _code, numbers=True)),
     **dict.fromkeys(("ssn", "socialsecuritynumber"), Kind("ssn", _social, numbers=True)),
     **dict.fromkeys(("cardnumber", "creditcard", "creditcardnumber", "ccnumber", "ccnum", "pan"),
                     Kind("card", _card, numbers=True)),
@@ -195,11 +251,15 @@ def _judged(name: str) -> Kind | None:
         return None
     last, before = words[-1], words[-2] if len(words) > 1 else ""
     joined = "".join(words)
-    if last in ("token", "tokens") and before in _PLACES:
-        return None
+    if last in ("token", "tokens") and before in _ABOUT_TOKENS:
+        return _ABOUT_TOKENS[before]
+    if last == "data" and before == "key":  # `client-key-data`
+        return _BY_KIND["private_key"] if joined != "keydata" else _WEAK_KEY
     if last in ("key", "keys"):
         return _judged_key(before, joined)
     found = _LAST.get(last) or _LAST.get(joined) or _LAST.get(before + last)
+    if last == "code" and before in _CODES:
+        return _LAST["otp"]
     if found is None and last == "id" and before in ("session", "secret"):
         return Kind(before, _random)
     return found or next((_BY_KIND[kind] for end, kind in _ENDS if joined.endswith(end)), None)

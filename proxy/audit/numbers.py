@@ -12,12 +12,15 @@ from typing import Final
 
 #: Digits that stand alone, or in groups with the same separator all through.
 _CARD: Final = re.compile(
-    r"(?<![\w.+-])(?:\d{12,19}|\d{4}([ -])\d{4}\1\d{4}\1\d{4}(?:\1\d{3})?|\d{4}([ -])\d{6}\2\d{4,5})(?![\w-]|\.\d)",
+    r"\d(?<![\w.+-]\d)(?:\d{11,18}|\d{3}([ .-])\d{4}\1\d{4}\1\d{4}(?:\1\d{3})?|\d{3}([ .-])\d{6}\2\d{4,5})"
+    r"(?![\w-]|\.\d)",
     re.ASCII,
 )
 _IBAN: Final = re.compile(
-    r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?:[A-Z0-9]{11,30}|(?: [A-Z0-9]{4}){2,7}(?: [A-Z0-9]{1,3})?)(?![A-Za-z0-9])"
+    r"[A-Z](?<![A-Za-z0-9][A-Z])[A-Z]\d{2}(?:[A-Z0-9]{11,30}|(?:[ -][A-Z0-9]{4}){2,7}(?:[ -][A-Z0-9]{1,3})?)"
+    r"(?![A-Za-z0-9])"
 )
+_DIGIT: Final = re.compile("[0-9]")
 _DIGITS: Final = re.compile(r"\D", re.ASCII)
 
 #: Beginnings of card numbers from, to (inclusive), and the lengths that are issued with them.
@@ -50,7 +53,7 @@ _DOUBLED: Final = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
 
 def redact_numbers(text: str) -> str:
     """The text without numbers of cards and accounts."""
-    if not any(map(str.isdigit, text)):
+    if _DIGIT.search(text) is None:
         return text
     text = _CARD.sub(_without_card, text)
     return _IBAN.sub(_without_iban, text)
@@ -86,4 +89,4 @@ def _without_card(match: re.Match[str]) -> str:
 
 
 def _without_iban(match: re.Match[str]) -> str:
-    return "[redacted:iban]" if is_iban(match[0].replace(" ", "")) else match[0]
+    return "[redacted:iban]" if is_iban(match[0].replace(" ", "").replace("-", "")) else match[0]

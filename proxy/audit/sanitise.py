@@ -7,6 +7,7 @@ gone: `[redacted:KIND]`, `[cut: ...]`. A key decides together with its value (`n
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -38,9 +39,24 @@ _ABOUT: Final = frozenset(
     """.split()  # noqa: SIM905
 )
 #: Keys of an object that is itself a key and a value: an environment variable, a header field.
-_NAMES: Final = ("name", "key", "header", "field", "Name", "Key", "variable")
-_VALUES: Final = ("value", "val", "Value", "secret_value", "default")
+_NAMES: Final = (
+    "name",
+    "key",
+    "header",
+    "field",
+    "Name",
+    "Key",
+    "variable",
+    "selector",
+    "element",
+    "label",
+    "ParameterKey",
+)
+_FIELD: Final = re.compile(" (?:field|input|box|textbox)$")
+_VALUES: Final = ("value", "val", "Value", "secret_value", "default", "text", "ParameterValue")
 _USER: Final = Kind("password", lambda text: ":" in text.strip(":") and not is_template(text.partition(":")[2]))
+#: What a Secret of Kubernetes holds, whatever its names are.
+_OPAQUE: Final = Kind("secret", lambda text: not is_template(text))
 #: Members of a private JSON Web Key (RFC 7518 section 6).
 _PRIVATE: Final = frozenset("d p q dp dq qi oth k".split())  # noqa: SIM905
 
@@ -134,7 +150,7 @@ class _Walk:
     def _kind_below(self, name: str, outer: Kind | None, schema: Kind | None) -> Kind | None:
         if schema is not None:
             return schema if name in _EXAMPLES else None  # only examples are some
-        return kind_of(name) or (outer if name.lower() not in _ABOUT else None)
+        return kind_of(name) or (outer if name.lower() not in _ABOUT or outer is _OPAQUE else None)
 
     def _of_list(self, items: list[Any] | tuple[Any, ...], depth: int, kind: Kind | None) -> list[Any]:
         kept: list[Any] = []
@@ -203,8 +219,10 @@ def _secret_members(members: Mapping[Any, Any]) -> dict[str, Kind]:
     """Members that are secret because of what stands beside them."""
     if "kty" in members and not _PRIVATE.isdisjoint(members):
         return {name: Kind("private_key", lambda text: not is_template(text)) for name in _PRIVATE}
+    if members.get("kind") == "Secret":  # of Kubernetes
+        return dict.fromkeys(("data", "stringData"), _OPAQUE)
     for name in _NAMES:
         said = members.get(name)
-        if isinstance(said, str) and (kind := kind_of(said)) is not None and " " not in said:
+        if isinstance(said, str) and said.count(" ") < 3 and (kind := kind_of(_FIELD.sub("", said))) is not None:
             return dict.fromkeys(_VALUES, kind)
     return {}

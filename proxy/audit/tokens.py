@@ -84,7 +84,7 @@ FORMATS: Final = (
     ("dynatrace", r"dt0c01\.[A-Z0-9]{24}\.[A-Z0-9]{64}"),
     ("grafana", r"gl(?:c|sa)_[A-Za-z0-9+/_]{32,}={0,3}"),
     ("newrelic", r"NR(?:AK-[A-Z0-9]{27}|JS-[0-9a-f]{19}|II-[\w-]{32})"),
-    ("sentry", r"sntry(?:u_[0-9a-f]{64}|s_eyJ[\w+/=-]{40,})"),
+    ("sentry", r"sntry(?:u_[0-9a-f]{64}|s_[\w+/=-]{40,})"),
     ("linear", r"lin_(?:api|oauth)_[A-Za-z0-9]{32,}"),
     ("notion", r"(?:ntn_[A-Za-z0-9]{40,}|secret_[A-Za-z0-9]{43}(?![A-Za-z0-9]))"),
     ("figma", r"fig[dou]r?_[\w-]{40,}"),
@@ -104,7 +104,25 @@ FORMATS: Final = (
     ("planetscale", r"pscale_(?:tkn|pw|oauth)_[\w.=-]{32,}"),
     ("neon", r"napi_[a-z0-9]{60,}"),
     ("mapbox", r"sk\.eyJ[\w-]{20,200}\.[\w-]{20,}"),
-    ("age", r"AGE-SECRET-KEY-1[QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L]{58}"),
+    ("age", r"AGE-SECRET-KEY-1[A-Z0-9]{50,}"),
+    ("bitcoin", r"[5KL][1-9A-HJ-NP-Za-km-z]{50,51}(?![A-Za-z0-9])"),
+    ("bitcoin", r"[xyz]prv[1-9A-HJ-NP-Za-km-z]{100,}"),
+    ("nostr", r"nsec1[a-z0-9]{58}"),
+    ("paseto", r"v[1-4]\.(?:local|public)\.[\w-]{20,}(?:\.[\w-]+)?"),
+    ("macaroon", r"MDA[a-z][\w+/-]{60,}={0,2}"),
+    ("fireworks", r"fw_[A-Za-z0-9]{22,}(?![A-Za-z0-9_])"),
+    ("render", r"rnd_[A-Za-z0-9]{26,}"),
+    ("twitch", r"oauth:[a-z0-9]{30}(?![A-Za-z0-9])"),
+    ("zapier", r"hooks\.zapier\.com/hooks/catch/\d+/\w+"),
+    ("vendor", r"(?:[a-z]{2,12}_)?(?:live|prod|api|key|cs|ck|sk|pat|tok|e2b|secret)_(?:[0-9a-f]{32,}|"
+    r"[\w-]{26,})(?![\w-])"),
+    ("voyage", r"(?:pa|al)-[\w-]{43}(?![\w-])"),
+    ("launchdarkly", r"(?:sdk|api)-" + _UUID),
+    ("salesforce", r"00D[A-Za-z0-9]{12,15}![\w.]{60,}"),
+    ("instagram", r"IG(?:QV|AA)[A-Za-z0-9]{60,}"),
+    ("yandex", r"(?:AQVN|t1\.9eu|y[0-3]_AgA)[\w.-]{30,}"),
+    ("confluent", r"cflt[A-Za-z0-9+/]{50,}={0,2}"),
+    ("web3", r"(?:infura\.io|alchemy\.com|quiknode\.pro|alchemyapi\.io)/(?:v\d/|ws/v\d/)?[\w-]{30,}"),
     ("dropbox", r"sl\.(?:u\.)?[\w-]{100,}"),
     ("twitter", r"AAAAAAAAAAAAAAAAAAAA[A-Za-z0-9%]{50,}"),
     ("circleci", r"CCIPAT_[A-Za-z0-9]{22}_[0-9a-f]{40}"),
@@ -133,21 +151,40 @@ _BEGIN: Final = r"(?:(?<![A-Za-z0-9])|(?<=\\[nrt]))"
 #: A JWT (RFC 7519), or a JWE with its five parts; `eyJ` is how `{"` begins in base64. It begins where a run of its own
 #: alphabet does, so that a run is read once.
 _JWT: Final = re.compile(
-    r"(?:(?<![\w-])|(?<=\\[nrt]))e(?:yJ|yA|wo)[\w-]{8,}+\.(?:[\w-]{8,}+\.[\w-]*+(?:\.[\w-]++\.[\w-]++)?|\.[\w-]{16,}+)"
+    r"(?:(?<![\w-])|(?<=\\[nrt]))e(?:yJ|yA|wo)[\w-]{8,}+\."
+    r"(?:[\w-]{8,}+\.[\w-]*+(?:\.[\w-]++\.[\w-]++)?|\.[\w-]{16,}+(?:\.[\w-]++){0,2})"
 )
-#: No token is shorter, nor without such a run of characters.
-_RUN: Final = re.compile(r"[A-Za-z0-9_\-./+=:$~%@]{17}")
+#: What follows the custom of most issuers, who put their name before what they drew: `name_` or `name-`, and a long
+#: run of mixed characters. Ids of objects look like that too, and are shorter.
+_CUSTOM: Final = re.compile(
+    r"(?:(?<![\w./%@#-])|(?<=\\[nrt]))(?!sha\d|pk[_-]|pub|price_|file[_-]|rev-|build-|chunk-)[A-Za-z][a-z0-9A-Z]{1,11}"
+    r"(?:[_-][a-z0-9]{1,8}){0,3}[_-](?=[\w-]{0,24}\d)([A-Za-z0-9][\w-]{29,511}+={0,2})(?![\w/.@-])"
+)
+_SHORTEST_CUSTOM: Final = 32
+_UNCUSTOM: Final = re.compile(r"[0-9a-fA-F-]+|.*[-_][A-Za-z]{3,}[-_].*|.*[a-z]{10}.*|[A-Z_0-9-]+")
+#: No token is shorter, nor without such a run of characters; what a run begins with may belong to an escape.
+_RUN: Final = re.compile(r"[A-Za-z0-9_\-./+=:$~%@!,\\]{17,}+")
 _ANY: Final = re.compile(_BEGIN + "(?:" + "|".join(form for _, form in FORMATS) + ")")
 _EACH: Final = tuple((issuer, re.compile(form)) for issuer, form in FORMATS)
 
 
 def redact_tokens(text: str) -> str:
     """The text without credentials."""
-    if _RUN.search(text) is None:
-        return text
-    if "e" in text:
-        text = _JWT.sub("[redacted:jwt]", text)
-    return _ANY.sub(_without, text)
+    return _RUN.sub(_of_run, text) if _RUN.search(text) is not None else text
+
+
+def _of_run(match: re.Match[str]) -> str:
+    run = match[0]
+    if "ey" in run or "ewo" in run:
+        run = _JWT.sub("[redacted:jwt]", run)
+    found = _ANY.sub(_without, run)
+    return _CUSTOM.sub(_without_custom, found) if len(run) >= _SHORTEST_CUSTOM else found
+
+
+def _without_custom(match: re.Match[str]) -> str:
+    body = match[1]
+    mixed = any(map(str.islower, body)) and (any(map(str.isupper, body)) or len(body) >= 40)
+    return match[0] if not mixed or _UNCUSTOM.fullmatch(body) else "[redacted:token]"
 
 
 def _without(match: re.Match[str]) -> str:
