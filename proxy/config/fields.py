@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Final, Literal, TypedDict, cast
 from urllib.parse import urlsplit
@@ -20,6 +20,8 @@ _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9_.-]{0,61}[a-z0-9])?")
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,128}")
 _FIELD_VALUE: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?|")
 _PATH: Final = re.compile(r"/[A-Za-z0-9\-._~!$&'()+,=:@/]*\*?")
+#: What resolvers take for an IPv4 address, also as 127.1, 2130706433 or 0x7f.1 (WHATWG URL, section 3.5).
+_NUMBER: Final = re.compile(r"(?:\A|\.)(?:[0-9]+|0[xX][0-9a-fA-F]*)\.?\Z")
 #: Fields that carry framing or that only the proxy may set; an operator's `headers:` cannot name them.
 _RESERVED: Final = frozenset(
     ("host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer", "keep-alive", "expect",
@@ -77,6 +79,12 @@ def _url(value: str) -> str:
         raise ValueError("a server URL looks like https://host[:port]/path")
     if "@" in parts.netloc or "#" in value:
         raise ValueError("a server URL holds no user, password or fragment; put credentials into 'headers'")
+    host = parts.hostname or ""
+    if ":" not in host and _NUMBER.search(host) is not None:
+        try:
+            IPv4Address(host)
+        except ValueError:
+            raise ValueError("a host that ends in a number is an IPv4 address, such as 127.0.0.1") from None
     return value
 
 

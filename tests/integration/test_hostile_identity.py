@@ -710,11 +710,13 @@ def test_an_odd_name_of_a_server_is_none(name: str, status: int, cast: Cast) -> 
 # --- U3: where servers of tenants stand ------------------------------------------------------------------------------
 
 PRIVATE: Final = (
-    "http://169.254.169.254:{}/", "http://2130706433:{}/mcp", "http://0x7f.1:{}/mcp", "http://[::ffff:127.0.0.1]:{}/mcp",
-    "http://127.0.0.1:{}/mcp", "http://0177.0.0.1:{}/mcp", "http://127.1:{}/mcp", "http://localhost:{}/mcp", "http://[::1]:{}/mcp",
-    "http://0.0.0.0:{}/mcp", "http://ip6-localhost:{}/mcp",
+    "http://169.254.169.254:{}/", "http://[::ffff:127.0.0.1]:{}/mcp", "http://127.0.0.1:{}/mcp", "http://localhost:{}/mcp",
+    "http://[::1]:{}/mcp", "http://0.0.0.0:{}/mcp", "http://ip6-localhost:{}/mcp",
 )  # fmt: skip
-INVALID: Final = ("http://a@127.0.0.1:{}/mcp", "http://a:b@127.0.0.1:{}/mcp", "http://127.0.0.1:{}/#x")
+INVALID: Final = (
+    "http://a@127.0.0.1:{}/mcp", "http://a:b@127.0.0.1:{}/mcp", "http://127.0.0.1:{}/#x", "http://2130706433:{}/mcp",
+    "http://0x7f.1:{}/mcp", "http://0177.0.0.1:{}/mcp", "http://127.1:{}/mcp",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -40,11 +40,27 @@ def test_other_paths_could_never_match(path: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["http://x", "https://x:8443/mcp?key=1", "http://127.0.0.1:1/", "http://[::1]:9000/mcp", "ws://x/", "wss://x/y"],
+    [
+        "http://x",
+        "https://x:8443/mcp?key=1",
+        "http://127.0.0.1:1/",
+        "http://[::1]:9000/mcp",
+        "ws://x/",
+        "wss://x/y",
+        "http://7a.x",
+        "http://[::ffff:127.0.0.1]/",
+    ],
 )
 def test_a_server_url_is_kept_as_it_is(url: str) -> None:
     """Not normalised: the upstream gets what was written."""
     assert read(fields.Url, url) == url
+
+
+@pytest.mark.parametrize("host", ["127.1", "2130706433", "0x7f.0.0.1", "127.0.0.1.", "127.0.0.256", "1.2.3.4.5", "x.7"])
+def test_a_number_that_is_no_address_is_no_host(host: str) -> None:
+    """Some resolvers make an address of it and some do not; requests and health checks would not agree."""
+    with pytest.raises(ValidationError, match="is an IPv4 address, such as"):
+        read(fields.Url, f"http://{host}:8080/mcp")
 
 
 @pytest.mark.parametrize("url", ["https://mcp.example.com", "http://localhost:8080", "https://example.com/prefix/"])

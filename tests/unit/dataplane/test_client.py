@@ -487,7 +487,7 @@ async def test_connections_that_cannot_be_made_are_counted_by_kind(streamed: boo
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-@pytest.mark.parametrize("host", ["nowhere.test", "nowhere.test.", "a..b", "127.0.0.1.", "127.1", "2130706433"])
+@pytest.mark.parametrize("host", ["nowhere.test", "nowhere.test.", "a..b"])
 async def test_a_host_that_is_nowhere_is_a_connection_that_could_not_be_made(host: str, streamed: bool) -> None:
     """However it is written: nothing was sent, so that another server may be asked."""
 
