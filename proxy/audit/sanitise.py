@@ -52,6 +52,7 @@ _NAMES: Final = (
     "label",
     "ParameterKey",
 )
+_SAYING: Final = frozenset(_NAMES)
 _FIELD: Final = re.compile(" (?:field|input|box|textbox)$")
 _VALUES: Final = ("value", "val", "Value", "secret_value", "default", "text", "ParameterValue")
 _USER: Final = Kind("password", lambda text: ":" in text.strip(":") and not is_template(text.partition(":")[2]))
@@ -221,6 +222,8 @@ def _secret_members(members: Mapping[Any, Any]) -> dict[str, Kind]:
         return {name: Kind("private_key", lambda text: not is_template(text)) for name in _PRIVATE}
     if members.get("kind") == "Secret":  # of Kubernetes
         return dict.fromkeys(("data", "stringData"), _OPAQUE)
+    if _SAYING.isdisjoint(members):
+        return {}
     for name in _NAMES:
         said = members.get(name)
         if isinstance(said, str) and said.count(" ") < 3 and (kind := kind_of(_FIELD.sub("", said))) is not None:

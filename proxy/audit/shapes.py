@@ -19,7 +19,7 @@ from proxy.audit.layouts import redact_layouts
 from proxy.audit.names import Kind, is_template, is_word, kind_of, looks_random
 from proxy.audit.numbers import redact_numbers
 from proxy.audit.prose import redact_sentences
-from proxy.audit.tokens import redact_tokens
+from proxy.audit.tokens import RUN, redact_tokens
 from proxy.audit.wrapped import redact_wrapped
 
 #: Shorter texts hold nothing that could be told from a word.
@@ -96,13 +96,16 @@ def redact(text: str) -> str:
     """The text without the secrets that are known by how they are written."""
     if len(text) < _SHORTEST:
         return text
-    return redact_wrapped(_bare(text), _bare)
+    has_run = RUN.search(text) is not None
+    return redact_wrapped(_bare(text, has_run), _bare, has_run)
 
 
-def _bare(text: str) -> str:
+def _bare(text: str, has_run: bool = True) -> str:
+    """`has_run`: whether a token can be in it."""
     if "-----" in text or "PuTTY" in text:
         text = _without_blocks(text)
-    text = redact_tokens(text)
+    if has_run:
+        text = redact_tokens(text)
     if "://" in text:
         text = _without_passwords(text)
     if _SEPARATED.search(text) is not None:
@@ -135,12 +138,12 @@ def _without_segment(match: re.Match[str]) -> str:
 def _without_lot(match: re.Match[str]) -> str:
     """Hashes and identities in hex are everywhere, and paths are long: neither is taken for a secret here."""
     found, start = match[0], match.start()
-    if _HEX.fullmatch(found) or found.count("/") > 2 or not looks_random(found):
+    if _HEX.fullmatch(found) or found.count("/") > 2:
         return found
     if match.string[start - 1 : start] in _JOINT or match.string[match.end() : match.end() + 1] in _JOINT:
         return found
-    near = _MENTION.search(match.string, max(0, start - _NEAR), start)
-    return "[redacted:secret]" if near is not None else found
+    is_near = _MENTION.search(match.string, max(0, start - _NEAR), start) is not None
+    return "[redacted:secret]" if is_near and looks_random(found) else found
 
 
 def _without_blocks(text: str) -> str:

@@ -163,14 +163,14 @@ _CUSTOM: Final = re.compile(
 _SHORTEST_CUSTOM: Final = 32
 _UNCUSTOM: Final = re.compile(r"[0-9a-fA-F-]+|.*[-_][A-Za-z]{3,}[-_].*|.*[a-z]{10}.*|[A-Z_0-9-]+")
 #: No token is shorter, nor without such a run of characters; what a run begins with may belong to an escape.
-_RUN: Final = re.compile(r"[A-Za-z0-9_\-./+=:$~%@!,\\]{17,}+")
+RUN: Final = re.compile(r"[A-Za-z0-9_\-./+=:$~%@!,\\]{17,}+")
 _ANY: Final = re.compile(_BEGIN + "(?:" + "|".join(form for _, form in FORMATS) + ")")
 _EACH: Final = tuple((issuer, re.compile(form)) for issuer, form in FORMATS)
 
 
 def redact_tokens(text: str) -> str:
     """The text without credentials."""
-    return _RUN.sub(_of_run, text) if _RUN.search(text) is not None else text
+    return RUN.sub(_of_run, text)
 
 
 def _of_run(match: re.Match[str]) -> str:

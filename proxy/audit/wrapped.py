@@ -30,9 +30,9 @@ _JSON: Final = ("\\u002", "\\u003", "\\x22", "\\x27", "\\x3d", "\\x3a")
 Clean = Callable[[str], str]
 
 
-def redact_wrapped(text: str, clean: Clean) -> str:
-    """The text without what `clean` finds under its clothes."""
-    if _WORD.search(text) is not None:
+def redact_wrapped(text: str, clean: Clean, has_run: bool = True) -> str:
+    """The text without what `clean` finds under its clothes. `has_run`: whether a word can be long enough."""
+    if has_run:
         text = _WORD.sub(lambda match: _without_word(match[0], clean), text)
     if "%" in text and any(map(text.__contains__, _URL)):
         text = _undressed(text, unquote(text), clean)
