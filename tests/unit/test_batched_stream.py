@@ -197,7 +197,7 @@ def test_a_line_that_a_full_disk_cut_off_does_not_spoil_the_next_one(tmp_path: P
     """And only those that are not there whole count as dropped."""
     path = tmp_path / "log"
     done = subprocess.run(
-        [sys.executable, "-c", SMALL_FILE, path], stdout=subprocess.PIPE, timeout=30, check=True, text=True
+        [sys.executable, "-c", SMALL_FILE, path], stdout=subprocess.PIPE, timeout=60, check=True, text=True
     )
     assert path.read_text().splitlines() == ['{"n":0}', '{"n":1}', '{"n"', '{"n":7}', '{"n":8}']
     assert done.stdout == "5\n"

@@ -184,7 +184,7 @@ async def test_a_collector_that_fails_or_hangs_costs_spans_and_nothing_else(coll
     began, waited_for = time.monotonic(), {each for each in threading.enumerate() if not each.daemon}
     await hanging.spans.close(0.2)
     assert time.monotonic() - began < PATIENCE_S / 2
-    assert {each for each in threading.enumerate() if not each.daemon} == waited_for, "the process waits for it, too"
+    assert {each for each in threading.enumerate() if not each.daemon} <= waited_for, "the process waits for it, too"
 
 
 async def test_what_waits_is_bounded(collector: Collector) -> None:
