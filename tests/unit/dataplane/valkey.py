@@ -48,9 +48,10 @@ async def own_server() -> AsyncIterator[EmbeddedRedis]:
 async def link_to(
     engine: EmbeddedRedis, clock: Callable[[], float] = time.monotonic, budget_s: float = PATIENCE_S
 ) -> AsyncIterator[RedisLink]:
-    """An open link."""
-    link = RedisLink(engine.url, clock, random.random, budget_s)
+    """An open link. Opening it may take longer than answers."""
+    link = RedisLink(engine.url, clock, random.random, PATIENCE_S)
     await link.open()
+    link._budget_s = budget_s
     try:
         yield link
     finally:
