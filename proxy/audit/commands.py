@@ -123,6 +123,11 @@ _PIPED: Final = re.compile(
 _TWILIO: Final = re.compile(r"(\bAC[0-9a-f]{32}[\"']?[,:]? ?[\"']?)([0-9a-f]{32})(?![0-9a-f])")
 #: User and password of a driver for Go: `user:password@tcp(host)`.
 _DRIVER: Final = re.compile(r"([\w.-]{1,64}+:)([^\s@\"'/]{1,128}+)(?=@(?:tcp|unix)\()")
+#: Lists of rights of Redis, users of RabbitMQ, what a phone reads to get into a net, keys of a vault.
+_LISTED: Final = re.compile(
+    r"(\bACL SETUSER [^\n>]{0,100}+>|\brabbitmqctl (?:add_user|change_password) \S{1,128}+ |WIFI:[^\n]{0,100}?;P:|"
+    r"\b[Uu]nseal [Kk]ey \d{1,2}: )([^\s;]{3,128}+)"
+)
 _HOST_LINE: Final = re.compile(
     r"^([A-Za-z*][\w.-]{0,128}+:(?:\d{2,5}|\*):[\w*-]{1,64}+:[\w*.-]{1,64}+:)([^\s:]{1,128}+)$", re.MULTILINE
 )
@@ -249,5 +254,7 @@ def _without_host_line(match: re.Match[str]) -> str:
 #: What has to be in a text, a form, and what is put in its place.
 _MARKED: Final = (
     (" /", _SLASHED, _without_given), ("_", _SPACED, _without_spaced), ("@tcp(", _DRIVER, _without_given),
+    ("ACL ", _LISTED, _without_given), ("rabbitmqctl ", _LISTED, _without_given), ("WIFI:", _LISTED, _without_given),
+    ("nseal ", _LISTED, _without_given),
     ("echo ", _PIPED, _without_given), ("printf ", _PIPED, _without_given), ("AC", _TWILIO, r"\1[redacted:twilio]"),
 )  # fmt: skip

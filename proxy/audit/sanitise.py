@@ -52,6 +52,10 @@ _NAMES: Final = (
     "label",
     "ParameterKey",
 )
+#: Names of columns, and rows, as tools for data bases return them.
+_COLUMNS: Final = ("columns", "fields", "headers", "header")
+_ROWS: Final = frozenset(("rows", "data", "values", "records"))
+_MOST_COLUMNS: Final = 256
 _SAYING: Final = frozenset(_NAMES)
 _FIELD: Final = re.compile(" (?:field|input|box|textbox)$")
 _VALUES: Final = ("value", "val", "Value", "secret_value", "default", "text", "ParameterValue")
@@ -138,14 +142,32 @@ class _Walk:
     def _of_object(self, members: Mapping[Any, Any], depth: int, kind: Kind | None) -> dict[str, Any]:
         kept: dict[str, Any] = {}
         schema = kind if kind is not None and _is_schema(members) else None  # it says what a secret is like
-        special = _secret_members(members)
+        special, columns = _secret_members(members), _columns(members)
         for key, value in members.items():
             if self._values <= 0:
                 kept["[cut]"] = f"{len(members) - len(kept)} more members"
                 break
             name = key if isinstance(key, str) else str(key)
+            if columns and name in _ROWS and isinstance(value, list) and depth + 2 < self._depth:
+                kept[self._of_key(name)] = self._of_rows(value, depth + 1, columns)
+                continue
             of_value = special.get(name) or self._kind_below(name, kind, schema)
             kept[self._of_key(name)] = self.any(value, depth + 1, of_value)
+        return kept
+
+    def _of_rows(self, rows: list[Any], depth: int, columns: list[Kind | None]) -> list[Any]:
+        """The result of a query: what is in a row has the names of the columns."""
+        kept: list[Any] = []
+        self._values -= 1
+        for row in rows:
+            if self._values <= 0:
+                kept.append(f"[cut: {len(rows) - len(kept)} more items]")
+                break
+            if isinstance(row, list) and len(row) == len(columns) <= self._values:
+                self._values -= 1
+                kept.append([self.any(item, depth + 2, kind) for item, kind in zip(row, columns, strict=True)])
+            else:
+                kept.append(self.any(row, depth + 1, None))
         return kept
 
     def _kind_below(self, name: str, outer: Kind | None, schema: Kind | None) -> Kind | None:
@@ -214,6 +236,16 @@ def _are_pairs(items: Iterable[Any]) -> bool:
     return bool(some) and all(
         isinstance(item, list | tuple) and len(item) == 2 and isinstance(item[0], str) for item in items
     )
+
+
+def _columns(members: Mapping[Any, Any]) -> list[Kind | None]:
+    """What the columns of a table promise; nothing if it is none, or none of them promises anything."""
+    if _ROWS.isdisjoint(members):
+        return []
+    names = next((names for each in _COLUMNS if isinstance(names := members.get(each), list)), [])
+    said = [each.get("name") if isinstance(each, Mapping) else each for each in names[:_MOST_COLUMNS]]
+    kinds = [kind_of(name) if isinstance(name, str) else None for name in said]
+    return kinds if any(kinds) else []
 
 
 def _secret_members(members: Mapping[Any, Any]) -> dict[str, Kind]:

@@ -265,12 +265,7 @@ def _is_written(kind: Kind, value: str, match: re.Match[str], behind: str) -> bo
         is_given = setter[-1:] not in "(," or any(map(str.isdigit, value))  # `get_password("db")`
         return is_given and value[0] not in ")],;}"
     named = kind.name != "password"
-    if (
-        setter == "=="
-        or _CALL.match(value)
-        or (_OWNED if named else _DOTTED).fullmatch(value)
-        or (value[0] in "([{" and not _is_braced(value))
-    ):
+    if setter == "==" or _CALL.match(value) or _is_owned(value, named) or (value[0] in "([{" and not _is_braced(value)):
         return False
     if named and "_" in value and is_word(value):  # a name in a program
         return False
@@ -281,6 +276,13 @@ def _is_written(kind: Kind, value: str, match: re.Match[str], behind: str) -> bo
     if is_word(value):  # `password: hunter`, a line of a file
         return setter == ":" and kind.name == "password" and behind[:1] in ("", "\n", "\r") and _begins_line(match)
     return setter in (":", "=>") or any(map(str.isdigit, value)) or not behind.strip()
+
+
+def _is_owned(value: str, named: bool) -> bool:
+    """Whether it is what a program calls by its owner, as in `self._token`; one of a password has no digits."""
+    if not named:
+        return _DOTTED.fullmatch(value) is not None
+    return _OWNED.fullmatch(value) is not None and not looks_random(value.rpartition(".")[2])
 
 
 def _is_braced(value: str) -> bool:

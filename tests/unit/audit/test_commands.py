@@ -43,6 +43,10 @@ def without(text: str) -> str:
         ("a1 LOGIN bob t1ger", "a1 LOGIN bob [redacted:password]"),
         ("ENV ADMIN_PASSWORD sw0rdfish", "ENV ADMIN_PASSWORD [redacted:password]"),
         ("db.internal:5432:orders:rw:t1ger", "db.internal:5432:orders:rw:[redacted:password]"),
+        ("ACL SETUSER bob on >tiger ~*", "ACL SETUSER bob on >[redacted:password] ~*"),
+        ("rabbitmqctl add_user bob tiger", "rabbitmqctl add_user bob [redacted:password]"),
+        ("WIFI:T:WPA;S:home;P:tiger;;", "WIFI:T:WPA;S:home;P:[redacted:password];;"),
+        ("Unseal Key 1: q1w2e3", "Unseal Key 1: [redacted:password]"),
         ("snmp-server community tiger RO", "snmp-server community [redacted:password] RO"),
     ],
 )

@@ -124,6 +124,22 @@ def test_texts_share_a_bound() -> None:
         ([["X-Api-Key", "a1b2c3d4"], ["Accept", "b"]], [["X-Api-Key", "[redacted:api_key]"], ["Accept", "b"]]),
         (["--password", "hunter", "--force"], ["--password", "[redacted:password]", "--force"]),
         (["curl", "-u", "bob:tiger", "-u", "bob"], ["curl", "-u", "[redacted:password]", "-u", "bob"]),
+        (
+            {"columns": ["id", "password"], "rows": [[1, "tiger"], [2, None], "x"]},
+            {"columns": ["id", "password"], "rows": [[1, "[redacted:password]"], [2, None], "x"]},
+        ),
+        (
+            {"fields": [{"name": "pin"}, {"name": "city"}], "values": [[1234, "Berlin"]]},
+            {"fields": [{"name": "pin"}, {"name": "city"}], "values": [["[redacted:pin]", "Berlin"]]},
+        ),
+        (
+            {"element": "Password field", "text": "tiger", "ref": "e1"},
+            {"element": "Password field", "text": "[redacted:password]", "ref": "e1"},
+        ),
+        (
+            {"kind": "Secret", "stringData": {"url": "tiger"}, "type": "Opaque"},
+            {"kind": "Secret", "stringData": {"url": "[redacted:secret]"}, "type": "Opaque"},
+        ),
         ({"required": ["token", "password"]}, {"required": ["token", "password"]}),
         ({"kty": "EC", "x": "a", "d": "q1w2"}, {"kty": "EC", "x": "a", "d": "[redacted:private_key]"}),
         (4111111111111111, "[redacted:card]"),
