@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NoReturn, TextIO
 
 from proxy.commands.arguments import add_command, add_file, add_groups
-from proxy.commands.console import DONE, MISUSED, Misuse, load_config
+from proxy.commands.console import DONE, MISUSED, Misuse, counted, load_config
 from proxy.commands.parser import Parser
 
 _NO_READER: Final = 1
@@ -109,12 +109,8 @@ def _serve(given: argparse.Namespace) -> int:
 
 def _check_config(given: argparse.Namespace) -> int:
     config = load_config(given)
-    print(f"ok: {_count(len(config.servers), 'server')}, {_count(len(config.routes), 'route')}")
+    print(f"ok: {counted(len(config.servers), 'server')}, {counted(len(config.routes), 'route')}")
     return DONE
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _config_schema(given: argparse.Namespace) -> int:

@@ -104,7 +104,7 @@ def span(given: argparse.Namespace) -> tuple[datetime, datetime]:
     until = min(given.until or datetime.now(UTC), _LAST)
     since = max(given.since, _FIRST) if given.since else max(until, _FIRST) - _RANGE
     if since >= until:
-        raise Misuse("'--since' is earlier than '--until'")
+        raise Misuse("'--since' has to be earlier than '--until'")
     return since, until
 
 

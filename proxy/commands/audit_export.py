@@ -23,7 +23,7 @@ from proxy.audit.passages import head_to_json, to_json
 from proxy.commands.audit import wanted_of
 from proxy.commands.audit_source import Range, portions, reader_of
 from proxy.commands.connection import carried_out
-from proxy.commands.console import DONE, Misuse, remark
+from proxy.commands.console import DONE, Misuse, counted, remark
 from proxy.config.models import Config
 from proxy.store.audit_copy import Reader
 from proxy.store.audit_search import Wanted, narrowed
@@ -85,7 +85,7 @@ def run(given: Namespace, config: Config) -> int:
         if isinstance(error, BrokenPipeError):
             raise
         raise Misuse(f"the output cannot be written: {error}") from None
-    remark(f"{lines.written} rows" + (f", {heads} signed heads" if given.whole else ""))
+    remark(counted(lines.written, "row") + (f", {counted(heads, 'signed head')}" if given.whole else ""))
     return DONE
 
 

@@ -23,7 +23,7 @@ from proxy.audit.findings import Finding
 from proxy.audit.heads import Verifies, believed, orphans, unended
 from proxy.audit.passages import Strange, heads_first, take
 from proxy.audit.verify import SIGNED, Place, Report, Trail
-from proxy.commands.console import Misuse
+from proxy.commands.console import Misuse, told
 
 #: Bytes of a part; at least so many for each chain, as all are prepared for each part.
 _WORTH: Final = 8 << 20
@@ -46,7 +46,8 @@ def verified(paths: Sequence[Path], keys: Mapping[str, Verifies], *, together: b
         try:
             _verify(some, keys, report)
         except (OSError, EOFError, zlib.error) as error:
-            raise Misuse(f"a file cannot be read: {error}") from None
+            reason = told(error) if isinstance(error, OSError) else error
+            raise Misuse(f"a file cannot be read: {reason}") from None
         except Strange as error:
             report.add(Finding("unreadable", "", "", 0, 0, str(error)))
     return report

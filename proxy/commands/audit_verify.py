@@ -25,7 +25,7 @@ from proxy.commands.audit import own_key
 from proxy.commands.audit_arguments import span
 from proxy.commands.audit_source import DAY, Range, portions, reader_of
 from proxy.commands.connection import carried_out
-from proxy.commands.console import DONE, Misuse, Sentence, load_config, remark, show_json, show_table
+from proxy.commands.console import DONE, Misuse, Sentence, counted, load_config, remark, show_json, show_table
 from proxy.config.files import read_bounded
 from proxy.config.models import Config
 from proxy.store.audit_copy import KeptHead, Reader
@@ -189,9 +189,10 @@ def _show(report: Report, seconds: float, for_programs: bool) -> None:
             ("TENANT", "SEGMENT", "ROW", "WHAT"),
             [(*row, Sentence(each.words)) for row, each in zip(rows, report.findings, strict=True)],
         )
-    told = sum(report.counts.values())
-    remark(f"{report.rows} rows in {report.segments} segments, {report.heads} signed heads, {seconds:.1f} s")
+    seen = f"{counted(report.rows, 'row')} in {counted(report.segments, 'segment')}"
+    remark(f"{seen}, {counted(report.heads, 'signed head')}, {seconds:.1f} s")
     if report.unsigned:
-        remark(f"{report.unsigned} rows are in their chains but not signed yet")
+        remark(f"not signed yet, but in their chains: {counted(report.unsigned, 'row')}")
+    found = counted(sum(report.counts.values()), "finding")
     whole = "complete and unchanged" if report.rows or report.heads else "nothing was recorded, or all of it is gone"
-    remark(whole if report.complete else f"NOT as it was written: {told} findings")
+    remark(whole if report.complete else f"NOT as it was written: {found}")

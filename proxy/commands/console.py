@@ -73,6 +73,11 @@ def told(error: OSError) -> str:
     return f"{error.filename}: {error.strerror}{more}"
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 row`, `2 rows`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def remark(text: str) -> None:
     """Tell a person something beside the result."""
     print(text, file=sys.stderr)
@@ -106,6 +111,8 @@ def _cell(value: object) -> str:
 
     if isinstance(value, datetime):
         return local(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, list | tuple):
         return printable(" ".join(map(str, value))) or "-"
     return (

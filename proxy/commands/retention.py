@@ -88,7 +88,8 @@ def _list(given: Namespace) -> int:
         show_json(shown)
         return DONE
     columns = ("table", "tenant", "keep", "archive", "source", "last_run_at", "last_deleted")
-    show_table([name.upper() for name in columns], [[getattr(each, name) for name in columns] for each in shown])
+    headings = [name.upper().replace("_", " ") for name in columns]
+    show_table(headings, [[getattr(each, name) for name in columns] for each in shown])
     return DONE
 
 
@@ -102,6 +103,8 @@ def _set(given: Namespace) -> int:
     row = change(config, lambda session: retention_policies.put(session, given.tenant or tenants.SYSTEM, wanted))
     if row["archive"] and _settings(config).archive_dir is None:
         remark("nothing of it is deleted before 'retention.archive_dir' is set")
+    if given.archive is None and not row["archive"] and _settings(config).of(given.table).archive:
+        remark("beware: without '--archive' its rows go unarchived, other than the configuration has it")
     if given.json:
         show_json(row)
     else:
@@ -128,7 +131,7 @@ def _run(given: Namespace) -> int:
 
 def _with_retention(config: Config, work: Callable[[Retention], Awaitable[_Result]]) -> _Result:
     try:
-        return carried_out(_worked(config, work))
+        return carried_out(_worked(config, work), config)
     except Busy as error:
         raise Misuse(str(error)) from None
 

@@ -48,9 +48,12 @@ def kept_days(text: str) -> int:
     """`90d`, or `forever`."""
     if text == "forever":
         return FOR_EVER
-    days, rest = divmod(values.duration(text), timedelta(days=1))
+    try:
+        days, rest = divmod(values.duration(text), timedelta(days=1))
+    except argparse.ArgumentTypeError:
+        days, rest = 0, timedelta()
     if rest or not days:
-        raise argparse.ArgumentTypeError("a number of whole days, such as 90d, or 'forever'")
+        raise argparse.ArgumentTypeError("a number of whole days, such as 90d, ten years at most, or 'forever'")
     return days
 
 

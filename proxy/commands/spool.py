@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from proxy.commands.connection import carried_out, postgres_of, turn
-from proxy.commands.console import DONE, Misuse, load_config, remark, show_json, show_table
+from proxy.commands.console import DONE, Misuse, counted, load_config, remark, show_json, show_table
 from proxy.config.units import size_text
 from proxy.spool import adoption, checkpoint, held, layout
 from proxy.spool.kinds import fields_of
@@ -119,7 +119,7 @@ def _written(path: Path) -> datetime | None:
 def _replay(given: Namespace, config: Config, spool: Path) -> int:
     postgres_of(config)
     with redirect_stdout(sys.stderr):  # the log of a proxy goes to standard output, where a result is wanted here
-        done = carried_out(_shipped(config, spool)) if adoption.orphans(spool) else _NOTHING
+        done = carried_out(_shipped(config, spool), config) if adoption.orphans(spool) else _NOTHING
     if given.json:
         show_json(done)
     else:
@@ -207,7 +207,8 @@ def _retry(given: Namespace, quarantine: Quarantine, spool: Path) -> int:
     if given.json:
         show_json({"retried": count})
     else:
-        remark(f"{count} records put back: a proxy of this host ships them, or 'spool replay'")
+        more = f"{counted(count, 'record')} put back: a proxy of this host ships them, or 'spool replay'"
+        remark(more if count else "the quarantine is empty")
     return DONE
 
 

@@ -43,7 +43,7 @@ def test_the_range_is_the_last_day_by_default() -> None:
     assert (datetime.now(UTC) - until).total_seconds() < 5
     since, until = span(given("verify", "--until", "2026-11-22"))
     assert since == datetime(2026, 11, 21, tzinfo=UTC)
-    with pytest.raises(Misuse):
+    with pytest.raises(Misuse, match="has to be earlier"):
         span(given("verify", "--since", "1h", "--until", "2h"))
 
 

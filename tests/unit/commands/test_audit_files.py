@@ -138,7 +138,7 @@ def test_files_need_a_key_and_nothing_else(auditor: Auditor, export: Path) -> No
     public = str(auditor.config.parent / "public.pem")
     assert "--key" in auditor.refused("verify", "--file", str(export))
     assert "--key" in auditor.refused("verify", *DAY, "--file", str(export), "--key", public)
-    assert "cannot be read" in auditor.refused("verify", "--file", "/nowhere", "--key", public)
+    assert "cannot be read: /nowhere: No such file" in auditor.refused("verify", "--file", "/nowhere", "--key", public)
 
 
 def test_an_export_of_some_rows_proves_little(auditor: Auditor) -> None:

@@ -17,9 +17,9 @@ from proxy.commands.console import Misuse, local, printable, read_text, show_jso
 
 
 def test_a_table_has_columns_of_equal_width(capsys: pytest.CaptureFixture[str]) -> None:
-    """None is a dash, lists are words, no line ends in blanks."""
-    show_table(("A", "LONGER"), [["aaa", None], [("x", "y"), ()], [1, "z"]])
-    assert capsys.readouterr().out == "A    LONGER\naaa  -\nx y  -\n1    z\n"
+    """None is a dash, lists are words, so are true and false, no line ends in blanks."""
+    show_table(("A", "LONGER"), [["aaa", None], [("x", "y"), ()], [1, "z"], [True, False]])
+    assert capsys.readouterr().out == "A    LONGER\naaa  -\nx y  -\n1    z\nyes  no\n"
 
 
 def test_a_time_is_shown_as_people_write_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,6 +36,18 @@ def test_policies_are_set_listed_and_taken_back(operator: Operator) -> None:
     assert "no policy" in operator.refused("retention", "unset", "audit_logs", "--tenant", "acme")
 
 
+def test_a_row_that_ends_an_archive_of_the_configuration_is_remarked(operator: Operator) -> None:
+    """Unless that is what was asked for, or the row archives itself."""
+    tables = {"retention": {"archive_dir": "a", "tables": {"audit_logs": {"keep": "365d", "archive": True}}}}
+    operator.config.write_text(json.dumps(json.loads(operator.config.read_text()) | tables))
+    assert "go unarchived" in operator.run("retention", "set", "audit_logs", "--keep", "400d")[2]
+    for option in ("--no-archive", "--archive"):
+        assert operator.run("retention", "set", "audit_logs", "--keep", "400d", option) == (0, "", "set\n")
+    assert operator.run("retention", "set", "audit_logs", "--keep", "500d") == (0, "", "set\n")
+    headings = operator.run("retention", "list")[1].splitlines()[0]
+    assert "LAST RUN AT" in headings and "LAST DELETED" in headings
+
+
 def test_an_archive_without_a_directory_is_remarked(operator: Operator) -> None:
     """Nothing would be deleted."""
     code, out, err = operator.run("retention", "set", "request_logs", "--keep", "30d", "--archive")

@@ -16,8 +16,8 @@ def test_days_are_whole_or_for_ever() -> None:
     """Not none, not a part of one."""
     assert (kept_days("90d"), kept_days("48h"), kept_days("forever")) == (90, 2, FOR_EVER)
     assert FOR_EVER == FOR_EVER_DAYS
-    for text in ("0", "0d", "36h", "ever", "4000d"):
-        with pytest.raises(argparse.ArgumentTypeError):
+    for text in ("0", "0d", "36h", "ever", "30", "4000d"):
+        with pytest.raises(argparse.ArgumentTypeError, match="whole days, such as 90d"):
             kept_days(text)
 
 

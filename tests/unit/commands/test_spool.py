@@ -61,6 +61,7 @@ def test_a_spool_that_is_not_there_is_empty(operator: Operator, spool: Path) -> 
     assert operator.result("spool", "replay")["journals"] == 0
     assert operator.result("spool", "quarantine") == []
     assert operator.result("spool", "quarantine", "--retry") == {"retried": 0}
+    assert operator.run("spool", "quarantine", "--retry") == (0, "", "the quarantine is empty\n")
     assert not spool.exists()
 
 
