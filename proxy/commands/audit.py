@@ -63,6 +63,8 @@ def _search(given: Namespace) -> int:
         show_json([_readable(row) for row in rows])
         return DONE
     show_table(tuple(_COLUMNS), [[_cell(row[name]) for name in _COLUMNS.values()] for row in rows])
+    if not rows:
+        remark(f"nothing from {local(wanted.since)} until {local(wanted.until)}; '--since' looks further back")
     if len(rows) == given.limit:
         remark(f"the newest {len(rows)}; '--limit' shows more, '--until' older ones")
     return DONE

@@ -59,6 +59,8 @@ def run(given: Namespace) -> int:
             keys[own.key_id] = own
         report = carried_out(_verified(config, Range(*range_, given.tenant), keys))
     _show(report, time.monotonic() - began, given.json)
+    if given.file and report.rows and not report.heads:
+        remark("there is no signed head in what was given: an export has them with '--whole' only")
     return DONE if report.complete else FOUND
 
 

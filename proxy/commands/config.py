@@ -107,7 +107,7 @@ def _set(given: Namespace) -> int:
 
     audit = _audit(config)
     change(config, lambda session: system_configs.put(session, wanted, value, check, audit))
-    remark("set, for every running proxy")
+    remark("set, for every running proxy" + (f" and the tenant {wanted.tenant}" if given.tenant else ""))
     _warn(outcomes[-1].problems)
     return DONE
 

@@ -25,6 +25,14 @@ def test_rows_are_listed_for_people(auditor: Auditor) -> None:
     assert "the newest 3" in err
 
 
+def test_where_nothing_was_found_it_is_said_where(auditor: Auditor) -> None:
+    """The last day alone is looked at when nobody says otherwise."""
+    code, out, err = auditor.run("search", *DAY, "--outcome", "none-such")
+    assert (code, out.count("\n")) == (0, 1)
+    assert err.startswith("nothing from 20") and "'--since' looks further back" in err
+    assert "nothing from" not in auditor.run("search", *DAY)[2]
+
+
 def test_rows_are_listed_for_programs(auditor: Auditor) -> None:
     """With every column, and JSON as such."""
     auditor.change("UPDATE audit_logs SET arguments = '{\"a\": [1]}' WHERE seq = 3")

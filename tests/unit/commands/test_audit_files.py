@@ -147,6 +147,8 @@ def test_an_export_of_some_rows_proves_little(auditor: Auditor) -> None:
     auditor.run("export", *DAY, "--output", str(path))
     counts = verified(auditor, path)["counts"]
     assert json.loads(json.dumps(counts)) == {"headless": 2}
+    public = str(auditor.config.parent / "public.pem")
+    assert "with '--whole' only" in auditor.run("verify", "--file", str(path), "--key", public)[2]
 
 
 @given(st.lists(st.binary(max_size=5).map(lambda each: each.replace(b"\n", b"x")), max_size=8), st.data())

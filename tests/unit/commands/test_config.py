@@ -101,7 +101,8 @@ def test_every_change_is_in_the_audit_trail(desk: Desk) -> None:
 def test_a_tenant_gets_a_grade_of_its_own(desk: Desk) -> None:
     """Shown under its short name, where the file would have it; also while it is suspended it can be set."""
     desk.configure(record={"tenants": {"acme": "usage", "x": "usage"}})
-    assert desk.run("set", "record.audit", "strict", "--tenant", "acme")[0] == DONE
+    said = desk.run("set", "record.audit", "strict", "--tenant", "acme")
+    assert said == (DONE, "", "set, for every running proxy and the tenant acme\n")
     shown = desk.shown("record.tenants", "--effective")
     assert {key: (each["value"], each["source"], each["instead_of"]) for key, each in shown.items()} == {
         "record.tenants.acme": ("strict", "row", "config.yaml:1"), "record.tenants.x": ("usage", "config.yaml:1", None)
