@@ -86,7 +86,7 @@ async def test_a_query_that_comes_while_partitions_are_waited_for_is_held_up_for
         await waits_or_is_done(name, work)
         began = asyncio.get_running_loop().time()
         await execute(owner_dsn(name), "SELECT count(*) FROM request_logs")
-        assert asyncio.get_running_loop().time() - began < 2
+        assert asyncio.get_running_loop().time() - began < 20  # who waited for ours would wait for 30 s
         with pytest.raises(TooSlow):
             await work
 
