@@ -30,6 +30,7 @@ from tests.unit.audit.corpus.heldout import heldout_harmless, heldout_secrets
 from tests.unit.audit.corpus.secrets import secrets
 from tests.unit.audit.corpus.unseen_first import first_unseen
 from tests.unit.audit.corpus.unseen_second import second_unseen
+from tests.unit.audit.corpus.unseen_third import third_unseen
 
 LEAST_SHAPES: Final = 200
 RECALL: Final = 99.0
@@ -101,7 +102,7 @@ def corpora(seeds: int) -> list[rig.Figure]:
     held, other = list(heldout_secrets(1)), list(heldout_harmless())
     print(f"held_out_recall_percent: {100 - 100 * len(missed(held)) / len(held):.2f} of {len(held)}")
     print(f"held_out_false_positives_percent: {100 * len(mistaken(other)) / len(other):.2f} of {len(other)}")
-    for name, unseen in (("first", first_unseen), ("second", second_unseen)):
+    for name, unseen in (("first", first_unseen), ("second", second_unseen), ("third", third_unseen)):
         theirs, others = unseen(1)
         print(f"{name}_unseen_recall_percent: {100 - 100 * len(missed(theirs)) / len(theirs):.2f} of {len(theirs)}")
         print(

@@ -15,6 +15,7 @@ from tests.unit.audit.corpus import Case
 from tests.unit.audit.corpus.heldout import heldout_harmless, heldout_secrets
 from tests.unit.audit.corpus.unseen_first import first_unseen
 from tests.unit.audit.corpus.unseen_second import second_unseen
+from tests.unit.audit.corpus.unseen_third import third_unseen
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -33,6 +34,8 @@ def test_secrets_are_found_and_nothing_else() -> None:
         "first_unseen_false_positives_percent",
         "second_unseen_recall_percent",
         "second_unseen_false_positives_percent",
+        "third_unseen_recall_percent",
+        "third_unseen_false_positives_percent",
     ]
 
 
@@ -45,14 +48,14 @@ def test_what_was_held_out_does_not_get_worse() -> None:
 
 @pytest.mark.parametrize(
     ("unseen", "missing", "wrong"),
-    [(first_unseen, 1.0, 0.5), (second_unseen, 8.0, 0.5)],
+    [(first_unseen, 1.0, 0.5), (second_unseen, 8.0, 0.5), (third_unseen, 16.0, 0.6)],
 )
 def test_what_was_learned_from_unseen_sets_is_kept(
     unseen: Callable[[int], tuple[list[Case], list[Case]]], missing: float, wrong: float
 ) -> None:
     """At most so many of a hundred secrets are missed, and so many look-alikes taken for some."""
     secrets, plain = unseen(1)
-    assert min(len(secrets), len(plain)) >= 200
+    assert min(len(secrets), len(plain)) >= 125
     assert len(missed(secrets)) <= len(secrets) * missing / 100, missed(secrets)
     assert len(mistaken(plain)) <= len(plain) * wrong / 100, mistaken(plain)
 

@@ -19,7 +19,7 @@ _USER: Final = re.compile(
 )
 _OPTION: Final = re.compile(r"(-(?<![\w-]-)-?[A-Za-z][\w-]{1,40}+)([ \t]{1,4}+)([\"']?)([^\s\"'-][^\s\"']{0,512}+)")
 #: Options of Windows, and of others that follow it.
-_SLASHED: Final = re.compile(r"(/(?<!\S/)(?:p|pw|password|rp|pass)(?::| (?=\S*\d)))([^\s\"'/]{3,128}+)")
+_SLASHED: Final = re.compile(r"(/(?<!\S/)(?:p|pw|password|rp|pass)(?::| (?=\S*\d)))([^\s\"'/=]{3,128}+)(?![=/])")
 _SHORT_ONE: Final = re.compile(r"-(?<!\S-)(?:[pPwakcb]|-cookie|-auth)")
 #: Which short options of which commands take a password; those of the last only beside the name of a user.
 _SHORT: Final = tuple(
@@ -126,7 +126,9 @@ _DRIVER: Final = re.compile(r"([\w.-]{1,64}+:)([^\s@\"'/]{1,128}+)(?=@(?:tcp|uni
 #: Lists of rights of Redis, users of RabbitMQ, what a phone reads to get into a net, keys of a vault.
 _LISTED: Final = re.compile(
     r"(\bACL SETUSER [^\n>]{0,100}+>|\brabbitmqctl (?:add_user|change_password) \S{1,128}+ |WIFI:[^\n]{0,100}?;P:|"
-    r"\b[Uu]nseal [Kk]ey \d{1,2}: )([^\s;]{3,128}+)"
+    r"\b[Uu]nseal [Kk]ey \d{1,2}: |"
+    r"\b(?:put|set|set --secret) [\w./:-]{0,100}?(?:[Pp]assword|[Pp]asswd|[Ss]ecret|[Tt]oken) )"
+    r"(?!to |in |for |is |as )([^\s;]{3,128}+)"
 )
 _HOST_LINE: Final = re.compile(
     r"^([A-Za-z*][\w.-]{0,128}+:(?:\d{2,5}|\*):[\w*-]{1,64}+:[\w*.-]{1,64}+:)([^\s:]{1,128}+)$", re.MULTILINE
@@ -230,6 +232,10 @@ def _is_given(value: str) -> bool:
     return not is_template(value.strip("\"'"))
 
 
+def _without_listed(match: re.Match[str]) -> str:
+    return _without_given(match) if looks_chosen(match[2]) else match[0]
+
+
 def _without_given(match: re.Match[str]) -> str:
     return f"{match[1]}[redacted:password]" if _is_given(match[2]) else match[0]
 
@@ -255,6 +261,6 @@ def _without_host_line(match: re.Match[str]) -> str:
 _MARKED: Final = (
     (" /", _SLASHED, _without_given), ("_", _SPACED, _without_spaced), ("@tcp(", _DRIVER, _without_given),
     ("ACL ", _LISTED, _without_given), ("rabbitmqctl ", _LISTED, _without_given), ("WIFI:", _LISTED, _without_given),
-    ("nseal ", _LISTED, _without_given),
+    ("nseal ", _LISTED, _without_given), ("put ", _LISTED, _without_listed), ("set ", _LISTED, _without_listed),
     ("echo ", _PIPED, _without_given), ("printf ", _PIPED, _without_given), ("AC", _TWILIO, r"\1[redacted:twilio]"),
 )  # fmt: skip

@@ -66,7 +66,7 @@ _HARMLESS: Final = frozenset(
     """string str text required optional none null nil undefined true false yes no on off hidden masked redacted secret
     password token bytes any boolean number integer object array include omit same-origin basic bearer digest oauth
     oauth2 apikey api_key api-key ntlm negotiate iam empty unset default auto prompt ok pass passed
-    fail failed %s %d %r ? ~""".split()  # noqa: SIM905
+    fail failed %s %d %r ? ~ 0 1""".split()  # noqa: SIM905
 )
 _TEMPLATES: Final = ("your_", "your-", "your ", "insert_", "replace_", "replace-", "enter_",
                      "$", "<", "{{", "%(", "%{", "[redacted", "***", "...", "•", "process.env", "os.environ", "env:",
@@ -159,7 +159,9 @@ def _random(text: str) -> bool:
 
 def _strong(text: str) -> bool:
     """Beside a name of two words that means nothing else, a short one counts also."""
-    return not is_template(text) and " " not in text and len(text) >= (16 if text.isalpha() else 4)
+    if is_template(text) or _ENVIRONMENT.fullmatch(text) is not None:
+        return False
+    return " " not in text and len(text) >= (16 if text.isalpha() else 4)
 
 
 def _code(text: str) -> bool:
@@ -251,8 +253,8 @@ def _judged(name: str) -> Kind | None:
         return None
     last, before = words[-1], words[-2] if len(words) > 1 else ""
     joined = "".join(words)
-    if last in ("token", "tokens") and before in _ABOUT_TOKENS:
-        return _ABOUT_TOKENS[before]
+    if last in ("token", "tokens") and (before in _ABOUT_TOKENS or joined.startswith("publickey")):
+        return _ABOUT_TOKENS.get(before)
     if last == "data" and before == "key":  # `client-key-data`
         return _BY_KIND["private_key"] if joined != "keydata" else _WEAK_KEY
     if last in ("key", "keys"):

@@ -42,12 +42,13 @@ _SAID: Final = (
 _SIGN: Final = r"[:=\uff1a—\u2013]|[-=]>|→|-(?= )"
 _REST: Final = (
     r"[*_`\"'»”)\]]{0,3}+"
-    rf"(?:(?:[ \t]{{1,2}}[^\W\d_]{{1,14}}+){{0,4}}?[ \t]{{0,2}}(?P<said>(?<![^\W\d_])(?:{_SAID})(?![^\W\d_])"
+    rf"(?:(?:[ \t]{{1,2}}[^\W\d_](?:[^\W\d_]|-){{0,14}}+){{0,6}}?[ \t]{{0,2}}"
+    rf"(?P<said>(?<![^\W\d_])(?:{_SAID})(?![^\W\d_])"
     rf"|{_SIGN})[ \t]{{0,2}}:?|(?P<joined>[是为為はがを은는이가을를]))?"
     r"[ \t*_]{0,4}(?:\r?\n[ \t]{1,16})?(?P<quote>[\"'`“„«»\u2018「『]?)(?P<value>(?<=[“„])[^”\r\n]{4,64}+|"
     r"[^\s\"'`”«»\u2019」』,;\uff0c。、]{4,128}+)"
 )
-_SENTENCE: Final = re.compile(rf"p(?<![\w/.]p)(?:{'|'.join(_LATIN)})(?![\w-]){_REST}")
+_SENTENCE: Final = re.compile(rf"p(?:(?<![\w/.]p)(?:{'|'.join(_LATIN)})|(?<=[a-zäöü]p)asswort)(?![\w-]){_REST}")
 _ABROAD: Final = re.compile(rf"(?:(?<![\w/.-])(?:{'|'.join(_WORDS)})(?![\w-])|(?:{_JOINED})){_REST}")
 _QUOTED: Final = re.compile(
     r"([Pp]ass(?<![\w-]....)(?:phrase|code)\b(?: [a-z]{1,12}){0,4}? (?:is|was|to|=|:)? ?[\"“„«'])"
@@ -78,8 +79,8 @@ _SEED: Final = re.compile(
 #: How somebody is told a code, in some languages.
 _TOLD: Final = re.compile(
     r"(?:verification|vérification|verificación|verifica|bestätigungs?|sicherheits|security|login|access|door|alarm|"
-    r"unlock|confirmation|use|your|puk|tan|otp|cvc|cvv|pin)(?:[ -]{0,2}(?:code|kode|pin|tan))?"
-    r"(?: is| lautet| ist| est| es| è|:){0,2}[ :]{1,3}(?:g-)?(?P<value>\d{3,8})(?![\w.:/-])"
+    r"unlock|confirmation|use|your(?: \w{1,20})?|puk|tan|otp|cvc|cvv|pin)(?:[ -]{0,2}(?:code|kode|pin|tan))?"
+    r"(?: is| lautet| ist| est| es| è|:){0,2}[ :]{1,3}(?:g-)?(?P<value>\d{3}-\d{3}|\d{3,8})(?![\w.:/-])"
 )
 _BEFORE: Final = re.compile(r"\d{4,8}+(?= is your [\w ]{0,40}code\b)")
 _BOTH: Final = re.compile(r"(\b(?:u|user|usr|id): ?\S{1,64}+[ ,;/]{1,3}(?:p|pw|pwd|pass): ?)(\S{4,128}+)")

@@ -51,6 +51,7 @@ _NAMES: Final = (
     "element",
     "label",
     "ParameterKey",
+    "OutputKey",
 )
 #: Names of columns, and rows, as tools for data bases return them.
 _COLUMNS: Final = ("columns", "fields", "headers", "header")
@@ -58,7 +59,7 @@ _ROWS: Final = frozenset(("rows", "data", "values", "records"))
 _MOST_COLUMNS: Final = 256
 _SAYING: Final = frozenset(_NAMES)
 _FIELD: Final = re.compile(" (?:field|input|box|textbox)$")
-_VALUES: Final = ("value", "val", "Value", "secret_value", "default", "text", "ParameterValue")
+_VALUES: Final = ("value", "val", "Value", "secret_value", "default", "text", "ParameterValue", "OutputValue")
 _USER: Final = Kind("password", lambda text: ":" in text.strip(":") and not is_template(text.partition(":")[2]))
 #: What a Secret of Kubernetes holds, whatever its names are.
 _OPAQUE: Final = Kind("secret", lambda text: not is_template(text))
@@ -242,7 +243,10 @@ def _columns(members: Mapping[Any, Any]) -> list[Kind | None]:
     """What the columns of a table promise; nothing if it is none, or none of them promises anything."""
     if _ROWS.isdisjoint(members):
         return []
-    names = next((names for each in _COLUMNS if isinstance(names := members.get(each), list)), [])
+    names = next((names for each in _COLUMNS if isinstance(names := members.get(each), list)), None)
+    if names is None:  # as in a spreadsheet, where the first row may have them
+        rows = members.get("values")
+        names = rows[0] if isinstance(rows, list) and rows and isinstance(rows[0], list) else []
     said = [each.get("name") if isinstance(each, Mapping) else each for each in names[:_MOST_COLUMNS]]
     kinds = [kind_of(name) if isinstance(name, str) else None for name in said]
     return kinds if any(kinds) else []

@@ -115,7 +115,7 @@ FORMATS: Final = (
     ("twitch", r"oauth:[a-z0-9]{30}(?![A-Za-z0-9])"),
     ("zapier", r"hooks\.zapier\.com/hooks/catch/\d+/\w+"),
     ("vendor", r"(?:[a-z]{2,12}_)?(?:live|prod|api|key|cs|ck|sk|pat|tok|e2b|secret)_(?:[0-9a-f]{32,}|"
-    r"[\w-]{26,})(?![\w-])"),
+    r"(?=[A-Za-z-]{0,24}\d)[A-Za-z0-9-]{26,})(?![\w-])"),
     ("voyage", r"(?:pa|al)-[\w-]{43}(?![\w-])"),
     ("launchdarkly", r"(?:sdk|api)-" + _UUID),
     ("salesforce", r"00D[A-Za-z0-9]{12,15}![\w.]{60,}"),

@@ -44,7 +44,7 @@ def test_a_token_is_named_by_its_issuer(name: str, issuer: str) -> None:
 
 def test_a_token_begins_where_a_word_does() -> None:
     """`task-...` is none of OpenAI's."""
-    for text in ("task-" + "a1" * 20, "xAKIA" + "A" * 16, "pk_live_" + "a" * 24):
+    for text in ("task-" + "a1" * 20, "xAKIA" + "A" * 16, "pk_live_" + "a" * 24, "_key_identifier_from_public_key"):
         assert redact_tokens(text) == text
 
 

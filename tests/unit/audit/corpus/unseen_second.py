@@ -1,7 +1,7 @@
 """The second set of secrets and look-alikes that was written without a look at the rules.
 
 Of its 392 secrets 75.0 % were found at first (59.9 % by the rules before the first set), and 1.4 % of its 359
-look-alikes were taken for secrets. The rules were mended by it, too, so no set tells how they do now but the next.
+look-alikes were taken for secrets. The rules were mended by it, too, as by the third.
 """
 
 # ruff: noqa: B023, E501, E741, RUF001, UP031
