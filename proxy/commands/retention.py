@@ -97,18 +97,24 @@ def _kept(days: int | None) -> str:
     return "forever" if days is None or days >= FOR_EVER_DAYS else f"{days}d"
 
 
+def _words(days: int, archive: bool) -> str:
+    if days >= FOR_EVER_DAYS:
+        return "is kept forever"
+    return f"is kept for {days}d, then {'archived and deleted' if archive else 'deleted'}"
+
+
 def _set(given: Namespace) -> int:
     config = load_config(given)
     wanted = Wanted(given.table, given.keep, given.archive, given.batch)
-    row = change(config, lambda session: retention_policies.put(session, given.tenant or tenants.SYSTEM, wanted))
+    slug, archived = given.tenant or tenants.SYSTEM, _settings(config).of(given.table).archive
+    row = change(config, lambda session: retention_policies.put(session, slug, wanted, archived=archived))
     if row["archive"] and _settings(config).archive_dir is None:
         remark("nothing of it is deleted before 'retention.archive_dir' is set")
-    if given.archive is None and not row["archive"] and _settings(config).of(given.table).archive:
-        remark("beware: without '--archive' its rows go unarchived, other than the configuration has it")
     if given.json:
         show_json(row)
     else:
-        remark("set")
+        whose = given.tenant or "everyone"
+        remark(f"set: {given.table} of {whose} {_words(row['retention_days'], row['archive'])}")
     return DONE
 
 

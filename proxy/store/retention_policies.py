@@ -21,7 +21,10 @@ _LIST: Final = """/* retention_policies.listed */ SELECT p.table_name AS table, 
 _PUT: Final = """\
 /* retention_policies.put */ INSERT INTO data_retention_policies AS p
     (tenant_id, table_name, retention_days, archive, batch_size)
-VALUES ($1, $2, $3, coalesce($4, false), coalesce($5, 10000))
+VALUES ($1, $2, $3, coalesce($4, (
+    SELECT w.archive FROM data_retention_policies AS w JOIN tenants AS t ON t.id = w.tenant_id
+    WHERE t.slug = 'system' AND w.table_name = $2 AND w.is_enabled
+), $6), coalesce($5, 10000))
 ON CONFLICT (tenant_id, table_name) DO UPDATE SET retention_days = excluded.retention_days,
     archive = coalesce($4, p.archive), batch_size = coalesce($5, p.batch_size), is_enabled = true
 RETURNING id, table_name, retention_days, archive, batch_size"""
@@ -48,11 +51,12 @@ class PolicyRow:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A policy. None: as it is, or by default."""
+    """A policy. None: as it is."""
 
     table: str
     days: int
     archive: bool | None = None
+    """Of a first row, None: as it is for everyone."""
     batch: int | None = None
 
 
@@ -61,10 +65,11 @@ async def listed(session: Session) -> list[PolicyRow]:
     return [PolicyRow(**row) for row in await session.fetch(_LIST)]
 
 
-async def put(session: Session, slug: str, wanted: Wanted) -> dict[str, Any]:
-    """Set the policy of a tenant, or with `tenants.SYSTEM` that of everyone else. Raises Rejected."""
+async def put(session: Session, slug: str, wanted: Wanted, *, archived: bool = False) -> dict[str, Any]:
+    """Set the policy of a tenant, or with `tenants.SYSTEM` that of everyone else. `archived`: whether rows of the table
+    are where no row says so. Raises Rejected."""
     tenant = await tenants.find(session, slug)
-    row = await session.fetch_row(_PUT, tenant.id, wanted.table, wanted.days, wanted.archive, wanted.batch)
+    row = await session.fetch_row(_PUT, tenant.id, wanted.table, wanted.days, wanted.archive, wanted.batch, archived)
     assert row is not None  # noqa: S101 - an INSERT returns its row
     await note(session, tenant.id, "retention_set", "A retention policy was set", asdict(wanted))
     return dict(row)

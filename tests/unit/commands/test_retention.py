@@ -36,14 +36,22 @@ def test_policies_are_set_listed_and_taken_back(operator: Operator) -> None:
     assert "no policy" in operator.refused("retention", "unset", "audit_logs", "--tenant", "acme")
 
 
-def test_a_row_that_ends_an_archive_of_the_configuration_is_remarked(operator: Operator) -> None:
-    """Unless that is what was asked for, or the row archives itself."""
+def test_an_archive_ends_only_when_that_is_said(operator: Operator) -> None:
+    """A row that says nothing of it archives as before: as the configuration has it, or everyone's row, or itself."""
     tables = {"retention": {"archive_dir": "a", "tables": {"audit_logs": {"keep": "365d", "archive": True}}}}
     operator.config.write_text(json.dumps(json.loads(operator.config.read_text()) | tables))
-    assert "go unarchived" in operator.run("retention", "set", "audit_logs", "--keep", "400d")[2]
-    for option in ("--no-archive", "--archive"):
-        assert operator.run("retention", "set", "audit_logs", "--keep", "400d", option) == (0, "", "set\n")
-    assert operator.run("retention", "set", "audit_logs", "--keep", "500d") == (0, "", "set\n")
+    for slug in ("acme", "zeta"):
+        operator.run("tenants", "create", slug)
+    for *arguments, told in (
+        ("400d", "everyone is kept for 400d, then archived and deleted"),
+        ("30d", "--tenant", "acme", "acme is kept for 30d, then archived and deleted"),
+        ("400d", "--no-archive", "everyone is kept for 400d, then deleted"),
+        ("31d", "--tenant", "acme", "acme is kept for 31d, then archived and deleted"),
+        ("30d", "--tenant", "zeta", "zeta is kept for 30d, then deleted"),
+        ("forever", "everyone is kept forever"),
+    ):
+        said = operator.run("retention", "set", "audit_logs", "--keep", *arguments)
+        assert said == (0, "", f"set: audit_logs of {told}\n")
     headings = operator.run("retention", "list")[1].splitlines()[0]
     assert "LAST RUN AT" in headings and "LAST DELETED" in headings
 
