@@ -125,10 +125,13 @@ _TWILIO: Final = re.compile(r"(\bAC[0-9a-f]{32}[\"']?[,:]? ?[\"']?)([0-9a-f]{32}
 _DRIVER: Final = re.compile(r"([\w.-]{1,64}+:)([^\s@\"'/]{1,128}+)(?=@(?:tcp|unix)\()")
 #: Lists of rights of Redis, users of RabbitMQ, what a phone reads to get into a net, keys of a vault.
 _LISTED: Final = re.compile(
-    r"(\bACL SETUSER [^\n>]{0,100}+>|\brabbitmqctl (?:add_user|change_password) \S{1,128}+ |WIFI:[^\n]{0,100}?;P:|"
-    r"\b[Uu]nseal [Kk]ey \d{1,2}: |"
-    r"\b(?:put|set|set --secret) [\w./:-]{0,100}?(?:[Pp]assword|[Pp]asswd|[Ss]ecret|[Tt]oken) )"
-    r"(?!to |in |for |is |as )([^\s;]{3,128}+)"
+    r"([ArWUu](?:CL SETUSER [^\n>]{0,100}+>|abbitmqctl (?:add_user|change_password) \S{1,128}+ |"
+    r"IFI:[^\n]{0,100}?;P:|nseal [Kk]ey \d{1,2}: ))([^\s;]{3,128}+)"
+)
+#: A store of keys and values, told to keep one.
+_PUT: Final = re.compile(
+    r"([ps](?<![\w-].)(?:ut|et)(?: --secret)? [\w./:-]{0,100}?(?:[Pp]assword|[Pp]asswd|[Ss]ecret|[Tt]oken) )"
+    r"([^\s;]{4,128}+)"
 )
 _HOST_LINE: Final = re.compile(
     r"^([A-Za-z*][\w.-]{0,128}+:(?:\d{2,5}|\*):[\w*-]{1,64}+:[\w*.-]{1,64}+:)([^\s:]{1,128}+)$", re.MULTILINE
@@ -261,6 +264,6 @@ def _without_host_line(match: re.Match[str]) -> str:
 _MARKED: Final = (
     (" /", _SLASHED, _without_given), ("_", _SPACED, _without_spaced), ("@tcp(", _DRIVER, _without_given),
     ("ACL ", _LISTED, _without_given), ("rabbitmqctl ", _LISTED, _without_given), ("WIFI:", _LISTED, _without_given),
-    ("nseal ", _LISTED, _without_given), ("put ", _LISTED, _without_listed), ("set ", _LISTED, _without_listed),
+    ("nseal ", _LISTED, _without_given), ("put ", _PUT, _without_listed), ("set ", _PUT, _without_listed),
     ("echo ", _PIPED, _without_given), ("printf ", _PIPED, _without_given), ("AC", _TWILIO, r"\1[redacted:twilio]"),
 )  # fmt: skip
