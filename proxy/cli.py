@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Final, NoReturn, TextIO
@@ -17,7 +18,8 @@ from proxy.commands.arguments import add_command, add_file, add_groups
 from proxy.commands.console import DONE, MISUSED, Misuse, counted, load_config
 from proxy.commands.parser import Parser
 
-_NO_READER: Final = 1
+#: As the shell tells of who was ended by SIGPIPE; 1 means something else to `audit verify`.
+_NO_READER: Final = 128 + signal.SIGPIPE
 _INTERRUPTED: Final = 130
 #: Why what was opened long ago cannot be written.
 _FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF))

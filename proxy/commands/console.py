@@ -79,8 +79,9 @@ def counted(number: int, noun: str) -> str:
 
 
 def remark(text: str) -> None:
-    """Tell a person something beside the result."""
-    print(text, file=sys.stderr)
+    """Tell a person something beside the result, if it can be: what was done does not depend on it."""
+    with suppress(OSError):
+        print(text, file=sys.stderr)
 
 
 def local(moment: datetime, precision: str = "minutes") -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,6 +21,16 @@ def test_a_table_has_columns_of_equal_width(capsys: pytest.CaptureFixture[str]) 
     """None is a dash, lists are words, so are true and false, no line ends in blanks."""
     show_table(("A", "LONGER"), [["aaa", None], [("x", "y"), ()], [1, "z"], [True, False]])
     assert capsys.readouterr().out == "A    LONGER\naaa  -\nx y  -\n1    z\nyes  no\n"
+
+
+def test_a_remark_that_nobody_can_read_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that has done its work ends as such."""
+    with open("/dev/full", "w", buffering=1) as full:
+        monkeypatch.setattr(sys, "stderr", full)
+        console.remark("done")
+        monkeypatch.undo()
+        with suppress(OSError):
+            full.close()
 
 
 def test_a_time_is_shown_as_people_write_it(capsys: pytest.CaptureFixture[str]) -> None:
