@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from tests.conformance.processes import ROOT, free_port
 
-#: The demo looks for ports that are free, and takes them a moment later: two at a time would take the same.
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timeout(180)
 
 _DEMO = [sys.executable, "examples/run_demo.py"]
+
+
+@pytest.fixture(autouse=True)
+def one_at_a_time() -> Iterator[None]:
+    """The demo looks for ports that are free, and takes them a moment later: two at a time would take the same."""
+    with open(Path(tempfile.gettempdir(), "mcp-manager-demo.lock"), "wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _listens(port: int) -> bool:
