@@ -7,11 +7,14 @@ elsewhere it has to be written like a password. All of it takes time linear in t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterable, Set
 from string import ascii_lowercase, ascii_uppercase
 from typing import Final
 
 from proxy.audit.names import is_template, is_word, kind_of, looks_random
+
+Put = str | Callable[[re.Match[str]], str]
+"""What is put in the place of a match, as `re.sub` takes it."""
 
 _USER: Final = re.compile(
     r"(-(?<!\S-)(?:(?:u|-user|-proxy-user|U)[ =]?[\"']?[^\s:\"']{1,128}+:|U ?[\"']?[^\s%\"']{1,128}+%|"
@@ -99,7 +102,7 @@ _FORMS: Final = tuple(
     for gate, forms in _WORDS.items()
 )  # fmt: skip
 #: Lines of protocols, by what must be in them.
-_LINES: Final = (
+_PROTOCOLS: Final = (
     ("PASS ", re.compile(r"(^(?:[-<>*CS]{1,5}:? ?)?PASS )(?!\S*[/.])(\S{3,128}+)(?=\r?$)", re.MULTILINE)),
     ("AUTH ", re.compile(
         r"(^(?:[-<>*CS]{1,5}:? ?|[0-9.:> ]{1,40})?AUTH (?:PLAIN |LOGIN |default )?)([^\s\"]{3,512}+)"
@@ -144,10 +147,17 @@ def redact_places(text: str, said: Set[str]) -> str:
         text = "\n".join(_of_line(line) if " -" in line or line[:1] == "-" else line for line in text.split("\n"))
     if said:
         text = _without_words(text, said)
-    for mark, form, put in _MARKED:
+    text = redact_marked(text, _MARKED)
+    return _HOST_LINE.sub(_without_host_line, text) if text.count(":") >= 4 else text
+
+
+def redact_marked(text: str, forms: Iterable[tuple[str, re.Pattern[str], Put]]) -> str:
+    """The text with each form replaced, looked for only where its mark is in the text: what has to be in it, the form,
+    and what is put in its place."""
+    for mark, form, put in forms:
         if mark in text:
             text = form.sub(put, text)
-    return _HOST_LINE.sub(_without_host_line, text) if text.count(":") >= 4 else text
+    return text
 
 
 def _without_words(text: str, said: Set[str]) -> str:
@@ -156,9 +166,7 @@ def _without_words(text: str, said: Set[str]) -> str:
             for word, sure, form in forms:
                 text = _behind(text, word, form, _is_given if sure else looks_chosen)
     if not _SPOKEN.isdisjoint(said):
-        for gate, line in _LINES:
-            if gate in text:
-                text = line.sub(_without_given, text)
+        text = redact_marked(text, _LINES)
     return _SQL.sub(_without_literal, text) if "pass" in said else text
 
 
@@ -201,7 +209,7 @@ def _behind(text: str, word: str, form: re.Pattern[str], verdict: Callable[[str]
 
 def _of_line(line: str) -> str:
     """`--password hunter2`, `curl -u user:password`, `mysql -psecret`."""
-    line = _USER.sub(lambda match: match[0] if is_template(match[2]) else f"{match[1]}[redacted:password]", line)
+    line = _USER.sub(without_given, line)
     if _SHORT_ONE.search(line) is not None:
         for command, option in _SHORT:
             if option.search(line) is not None and command.search(line) is not None:
@@ -236,10 +244,11 @@ def _is_given(value: str) -> bool:
 
 
 def _without_listed(match: re.Match[str]) -> str:
-    return _without_given(match) if looks_chosen(match[2]) else match[0]
+    return without_given(match) if looks_chosen(match[2]) else match[0]
 
 
-def _without_given(match: re.Match[str]) -> str:
+def without_given(match: re.Match[str]) -> str:
+    """What stands before a password, the first group, and not the password, the second, unless that is a template."""
     return f"{match[1]}[redacted:password]" if _is_given(match[2]) else match[0]
 
 
@@ -260,10 +269,10 @@ def _without_host_line(match: re.Match[str]) -> str:
     return f"{match[1]}[redacted:password]" if any(map(str.isdigit, match[2])) else match[0]
 
 
-#: What has to be in a text, a form, and what is put in its place.
+_LINES: Final = tuple((mark, line, without_given) for mark, line in _PROTOCOLS)
 _MARKED: Final = (
-    (" /", _SLASHED, _without_given), ("_", _SPACED, _without_spaced), ("@tcp(", _DRIVER, _without_given),
-    ("ACL ", _LISTED, _without_given), ("rabbitmqctl ", _LISTED, _without_given), ("WIFI:", _LISTED, _without_given),
-    ("nseal ", _LISTED, _without_given), ("put ", _PUT, _without_listed), ("set ", _PUT, _without_listed),
-    ("echo ", _PIPED, _without_given), ("printf ", _PIPED, _without_given), ("AC", _TWILIO, r"\1[redacted:twilio]"),
+    (" /", _SLASHED, without_given), ("_", _SPACED, _without_spaced), ("@tcp(", _DRIVER, without_given),
+    ("ACL ", _LISTED, without_given), ("rabbitmqctl ", _LISTED, without_given), ("WIFI:", _LISTED, without_given),
+    ("nseal ", _LISTED, without_given), ("put ", _PUT, _without_listed), ("set ", _PUT, _without_listed),
+    ("echo ", _PIPED, without_given), ("printf ", _PIPED, without_given), ("AC", _TWILIO, r"\1[redacted:twilio]"),
 )  # fmt: skip

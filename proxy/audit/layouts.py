@@ -9,7 +9,7 @@ import re
 from collections.abc import Set
 from typing import Final
 
-from proxy.audit.commands import looks_chosen
+from proxy.audit.commands import looks_chosen, redact_marked
 from proxy.audit.names import ABROAD, Kind, kind_of
 
 #: Cells of a line, and columns of a list, that are looked at.
@@ -66,9 +66,7 @@ _LITERAL: Final = re.compile(r"N?'(?:[^']|'')*+'|\"[^\"]*+\"|[^\s,()'\";]++|(;)"
 
 def redact_layouts(text: str, said: Set[str]) -> str:
     """The text without what has its name elsewhere. `said`: which of `STEMS` it holds, and of names."""
-    for mark, form, put in _MARKED:
-        if mark in text:
-            text = form.sub(put, text)
+    text = redact_marked(text, _MARKED)
     if not _HEADED.isdisjoint(said):
         text = _of_names(text)
     if "into " in said and "value" in said:
@@ -178,7 +176,6 @@ def _without_inserted(text: str) -> str:
     return "".join((*pieces, text[at:]))
 
 
-#: What has to be in a text, a form, and what is put in its place.
 _MARKED: Final = (
     ("default", _INSTEAD, _without_part), ("process.env", _INSTEAD, _without_part), ("ENV[", _INSTEAD, _without_part),
     ("<", _ELEMENT, _without_part), ("alue", _BESIDE, _without_part), ("variable ", _VARIABLE, _without_part),

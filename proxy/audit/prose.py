@@ -11,8 +11,8 @@ import re
 from collections.abc import Set
 from typing import Final
 
-from proxy.audit.commands import looks_chosen, lowered
-from proxy.audit.names import ABROAD, is_template
+from proxy.audit.commands import looks_chosen, lowered, redact_marked, without_given
+from proxy.audit.names import ABROAD
 
 #: By their first letter, as what begins with one literal is found fast.
 _LATIN: Final = (
@@ -97,12 +97,10 @@ _CODES: Final = re.compile(
 def redact_sentences(text: str, said: Set[str]) -> str:
     """The text without secrets that sentences tell. `said`: which of `STEMS` it holds."""
     if not _LATIN_ONES.isdisjoint(said):
-        text = _QUOTED.sub(_without_quoted, _without_values(_SENTENCE, text))
+        text = _QUOTED.sub(without_given, _without_values(_SENTENCE, text))
     if not _ABROAD_ONES.isdisjoint(said):
         text = _without_values(_ABROAD, text)
-    for mark, form, put in _MARKED:
-        if mark in text:
-            text = form.sub(put, text)
+    text = redact_marked(text, _MARKED)
     if not _TELL.isdisjoint(said):
         text = _without_told(_BEFORE.sub("[redacted:otp]", text))
     if not _SPARE.isdisjoint(said):
@@ -138,15 +136,10 @@ def _stands_alone(value: str) -> bool:
     return any(map(str.isdigit, value)) and "=" not in value
 
 
-def _without_quoted(match: re.Match[str]) -> str:
-    return match[0] if is_template(match[2]) else f"{match[1]}[redacted:password]"
-
-
 def _without_half(match: re.Match[str]) -> str:
     """Of user and password, in the last two groups or in the last."""
     chosen = looks_chosen(match[match.lastindex or 0].rstrip(".)"))
     return f"{match[0][: match.start(match.lastindex or 0) - match.start()]}[redacted:password]" if chosen else match[0]
 
 
-#: What has to be in a text, a form, and what is put in its place.
 _MARKED: Final = (("PIN", _PIN, r"\1[redacted:pin]"), (" / ", _PAIR, _without_half), ("p: ", _BOTH, _without_half))

@@ -6,11 +6,29 @@ import base64
 import json
 from typing import Any
 
-from tests.unit.audit.corpus import ALNUM, BASE32, DIGITS, HEX, LOWER, UPPER, Draw
+from tests.unit.audit.corpus import ALNUM, BASE32, DIGITS, HEX, LOWER, UPPER, Case, Draw
 
 
 class Made(Draw):
-    """Short names, as there are many uses."""
+    """Short names, as there are many uses. Holds the cases that were made, each with its number."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self.secrets: list[Case] = []
+        self.plain: list[Case] = []
+
+    def secret(self, label: str, value: Any, *planted: str) -> None:
+        """One more of which `planted` must not be kept."""
+        self.secrets.append(Case(f"{len(self.secrets)} {label}", value, planted))
+
+    def harmless(self, label: str, value: Any) -> None:
+        """One more that must be kept whole."""
+        self.plain.append(Case(f"{len(self.plain)} {label}", value))
+
+    @staticmethod
+    def text(said: str) -> dict[str, Any]:
+        """The result of a tool that says this."""
+        return {"content": [{"type": "text", "text": said}]}
 
     def an(self, size: int) -> str:
         return self.of(ALNUM, size)

@@ -9,7 +9,6 @@ mended by it.
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from tests.unit.audit.corpus import Case
 from tests.unit.audit.corpus.made import Made
@@ -17,7 +16,8 @@ from tests.unit.audit.corpus.made import Made
 
 def first_unseen(seed: int) -> tuple[list[Case], list[Case]]:
     """Secrets and harmless values."""
-    secrets, plain, made = list[Case](), list[Case](), Made(seed)
+    made = Made(seed)
+    S, H, text = made.secret, made.harmless, made.text
     an, hx, up, b32, lo, dg, b64, b64u, uuid = (
         made.an,
         made.hx,
@@ -30,15 +30,6 @@ def first_unseen(seed: int) -> tuple[list[Case], list[Case]]:
         made.uuid,
     )
     enc, e64, luhn, iban, group, jwt, pem = made.enc, made.e64, made.luhn, made.iban, made.group, made.jwt, made.pem
-
-    def S(label: str, value: Any, *planted: str) -> None:
-        secrets.append(Case(f"{len(secrets)} {label}", value, planted))
-
-    def H(label: str, value: Any) -> None:
-        plain.append(Case(f"{len(plain)} {label}", value))
-
-    def text(said: str) -> dict[str, Any]:
-        return {"content": [{"type": "text", "text": said}]}
 
     def vend(label, token, frame="{}"):
         S("vendor " + label, text(frame.format(token)), token)
@@ -969,4 +960,4 @@ def first_unseen(seed: int) -> tuple[list[Case], list[Case]]:
         {"cookie_banner": "on"},
     ]:
         H("json " + json.dumps(v)[:40], v)
-    return secrets, plain
+    return made.secrets, made.plain

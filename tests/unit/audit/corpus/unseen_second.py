@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
 
 from tests.unit.audit.corpus import Case
 from tests.unit.audit.corpus.made import Made
@@ -18,7 +17,8 @@ from tests.unit.audit.corpus.made import Made
 
 def second_unseen(seed: int) -> tuple[list[Case], list[Case]]:
     """Secrets and harmless values."""
-    secrets, plain, made = list[Case](), list[Case](), Made(seed)
+    made = Made(seed)
+    S, H, text = made.secret, made.harmless, made.text
     an, hx, up, b32, lo, dg, b64, b64u, uuid = (
         made.an,
         made.hx,
@@ -31,15 +31,6 @@ def second_unseen(seed: int) -> tuple[list[Case], list[Case]]:
         made.uuid,
     )
     e64, luhn, iban, group, jwt, pem = made.e64, made.luhn, made.iban, made.group, made.jwt, made.pem
-
-    def S(label: str, value: Any, *planted: str) -> None:
-        secrets.append(Case(f"{len(secrets)} {label}", value, planted))
-
-    def H(label: str, value: Any) -> None:
-        plain.append(Case(f"{len(plain)} {label}", value))
-
-    def text(said: str) -> dict[str, Any]:
-        return {"content": [{"type": "text", "text": said}]}
 
     def sdk(label, template, token, value=None):
         S(label, value if value is not None else text(template.replace("§", token)), token)
@@ -954,4 +945,4 @@ def second_unseen(seed: int) -> tuple[list[Case], list[Case]]:
         {"subject": "Password expiry notice"},
     ]:
         H("j " + json.dumps(v)[:40], v)
-    return secrets, plain
+    return made.secrets, made.plain

@@ -9,7 +9,6 @@ look-alikes were taken for secrets. The rules were mended by it, too: no set tel
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from tests.unit.audit.corpus import Case
 from tests.unit.audit.corpus.made import Made
@@ -17,18 +16,10 @@ from tests.unit.audit.corpus.made import Made
 
 def third_unseen(seed: int) -> tuple[list[Case], list[Case]]:
     """Secrets and harmless values."""
-    secrets, plain, made = list[Case](), list[Case](), Made(seed)
+    made = Made(seed)
+    S, H, text = made.secret, made.harmless, made.text
     an, hx, up, lo, dg, uuid = made.an, made.hx, made.up, made.lo, made.dg, made.uuid
     b64, b64u, e64, jwt = made.b64, made.b64u, made.e64, made.jwt
-
-    def S(label: str, value: Any, *planted: str) -> None:
-        secrets.append(Case(f"{len(secrets)} {label}", value, planted))
-
-    def H(label: str, value: Any) -> None:
-        plain.append(Case(f"{len(plain)} {label}", value))
-
-    def text(said: str) -> dict[str, Any]:
-        return {"content": [{"type": "text", "text": said}]}
 
     S("gitleaks", {"Description": "AWS", "Match": f'aws_secret = "{(k := an(40))}"', "Secret": k, "File": "a.py"}, k)
     S("trufflehog", {"DetectorName": "Generic", "Raw": (k := an(32)), "Verified": True}, k)
@@ -390,4 +381,4 @@ def third_unseen(seed: int) -> tuple[list[Case], list[Case]]:
         {"data": [["Ann", 1], ["Bob", 2]], "columns": ["name", "id"]},
     ]:
         H("j " + json.dumps(v)[:40], v)
-    return secrets, plain
+    return made.secrets, made.plain
